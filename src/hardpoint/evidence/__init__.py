@@ -1,0 +1,32 @@
+"""What was found: rates with intervals, findings, the record of an assessment, the run folder."""
+
+from hardpoint.evidence.assessment import (
+    Assessment,
+    Check,
+    CurvePoint,
+    Examples,
+    Outcomes,
+    StageRecord,
+    Status,
+    Verdict,
+)
+from hardpoint.evidence.finding import Finding, Severity, finding
+from hardpoint.evidence.rate import Rate
+from hardpoint.evidence.store import AssessmentFolder, RunFolder
+
+__all__ = [
+    "Assessment",
+    "AssessmentFolder",
+    "Check",
+    "CurvePoint",
+    "Examples",
+    "Finding",
+    "Outcomes",
+    "Rate",
+    "RunFolder",
+    "Severity",
+    "StageRecord",
+    "Status",
+    "Verdict",
+    "finding",
+]

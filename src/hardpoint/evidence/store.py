@@ -1,0 +1,247 @@
+"""The run folder: evidence on disk, append-only while running, whole after a crash.
+
+Layout::
+
+    RUN/run.json                          what was run, on what, whether it finished
+    RUN/assessments/NAME/plan.json        what identifies the work; a resume must match it
+    RUN/assessments/NAME/units/*.npz      finished pieces of work, never rewritten
+    RUN/assessments/NAME/inputs.npy       the originals, where they came from memory
+    RUN/assessments/NAME/assessment.json  the record, outcomes.npz and examples.npz beside it
+
+Every file is written beside its place and renamed into it, so a file that exists is complete.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hardpoint.core.errors import RunError
+from hardpoint.evidence.assessment import SCHEMA_VERSION, Assessment, Examples, Outcomes
+
+_FILE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """``content`` at ``path``, all of it or nothing, on disk before the name appears.
+
+    Raises:
+        RunError: when the folder cannot be written or the disk is full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}", "free space or give another folder"
+        ) from None
+
+
+def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise RunError(f"cannot read {path}: {error}", "delete the file and resume the run") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in ``path``; raises ``RunError`` where there is none."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist", "give the folder of a Hardpoint run") from None
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"cannot read {path}: {error}", "the file is damaged; run the assessment again"
+        ) from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path} holds no JSON object", "the file is damaged; run the assessment again")
+    return value
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """``value`` as readable JSON at ``path``, atomically."""
+    write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+class AssessmentFolder:
+    """The folder of one assessment inside a run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.path / "assessment.json").exists()
+
+    def begin(self, plan: Mapping[str, Any]) -> None:
+        """Start, or continue a run with the same ``plan``.
+
+        Raises:
+            RunError: when the folder holds work under another plan; the first difference is named.
+        """
+        file = self.path / "plan.json"
+        if not file.exists():
+            write_json(file, plan)
+            return
+        old = read_json(file)
+        new = json.loads(json.dumps(plan))
+        for key in sorted({*old, *new}):
+            if old.get(key) != new.get(key):
+                raise RunError(
+                    f"{self.path} holds a run with another {key} ({old.get(key)!r}, now {new.get(key)!r})",
+                    "resume with the same settings, or give a new folder",
+                )
+
+    def plan(self) -> dict[str, Any]:
+        """What the folder's work is."""
+        return read_json(self.path / "plan.json")
+
+    def has_unit(self, name: str) -> bool:
+        """Whether the piece of work ``name`` is finished."""
+        return (self.path / "units" / f"{name}.npz").exists()
+
+    def write_unit(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Record a finished piece of work."""
+        write_atomically(self.path / "units" / f"{name}.npz", _npz(arrays))
+
+    def read_unit(self, name: str) -> dict[str, NDArray[Any]]:
+        """A finished piece of work."""
+        return _read_npz(self.path / "units" / f"{name}.npz")
+
+    def units(self) -> list[str]:
+        """The names of the finished pieces, sorted."""
+        return sorted(p.stem for p in (self.path / "units").glob("*.npz") if not p.name.startswith("."))
+
+    def write_inputs(self, x: NDArray[Any]) -> None:
+        """Keep the originals, for data that exists nowhere else."""
+        buffer = io.BytesIO()
+        np.save(buffer, x, allow_pickle=False)
+        write_atomically(self.path / "inputs.npy", buffer.getvalue())
+
+    def inputs(self) -> NDArray[Any] | None:
+        """The originals, memory-mapped, where they were kept."""
+        file = self.path / "inputs.npy"
+        return np.load(file, mmap_mode="r", allow_pickle=False) if file.exists() else None
+
+    def finish(self, assessment: Assessment) -> None:
+        """Write the record; the JSON comes last, so a folder with it is whole."""
+        write_atomically(self.path / "outcomes.npz", _npz(assessment.outcomes.arrays()))
+        if assessment.examples is not None:
+            shown = {f.name: getattr(assessment.examples, f.name) for f in fields(Examples)}
+            write_atomically(self.path / "examples.npz", _npz(shown))
+        write_json(self.path / "assessment.json", finite(assessment.to_json()))
+
+    def read(self) -> Assessment:
+        """The finished record.
+
+        Raises:
+            RunError: when the assessment is unfinished, damaged or from a newer version.
+        """
+        if not self.is_finished:
+            raise RunError(f"{self.path} is not finished", "finish it with hardpoint assess --resume")
+        value = read_json(self.path / "assessment.json")
+        if value.get("schema") != SCHEMA_VERSION:
+            raise RunError(
+                f"{self.path} has schema {value.get('schema')}, this version reads {SCHEMA_VERSION}",
+                "use the version of Hardpoint that wrote it",
+            )
+        examples = self.path / "examples.npz"
+        try:
+            return Assessment.from_json(
+                value,
+                Outcomes(**_read_npz(self.path / "outcomes.npz")),
+                Examples(**_read_npz(examples)) if examples.exists() else None,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self.path} is damaged ({error})", "run the assessment again") from None
+
+
+class RunFolder:
+    """A folder of evidence: one run, one or more assessments."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    @property
+    def exists(self) -> bool:
+        return (self.path / "run.json").exists()
+
+    def begin(self, header: Mapping[str, Any], *, resume: bool) -> None:
+        """Start a run, or continue one.
+
+        Raises:
+            RunError: when the folder already holds a run and ``resume`` is off, or cannot be written.
+        """
+        if self.exists and not resume:
+            raise RunError(
+                f"{self.path} already holds a run", "pass --resume to continue it, or a new folder"
+            )
+        if not self.exists and self.path.exists() and any(self.path.iterdir()):
+            raise RunError(f"{self.path} is not empty and holds no run", "give an empty or new folder")
+        write_json(
+            self.path / "run.json",
+            {"schema": SCHEMA_VERSION, **header, "status": "running", "assessments": []},
+        )
+
+    def header(self) -> dict[str, Any]:
+        """What was run, on what, and whether it finished."""
+        return read_json(self.path / "run.json")
+
+    def update(self, **changes: Any) -> None:
+        """Change entries of the header."""
+        write_json(self.path / "run.json", {**self.header(), **changes})
+
+    def assessment(self, name: str) -> AssessmentFolder:
+        """The folder of the assessment ``name``; raises ``RunError`` for a name that is no plain file name."""
+        if not _FILE.match(name):
+            raise RunError(
+                f"assessment name {name!r} is not a plain file name", "use letters, digits, - and _"
+            )
+        return AssessmentFolder(self.path / "assessments" / name)
+
+    def names(self) -> list[str]:
+        """The assessments in the order they were run."""
+        listed = [str(n) for n in self.header().get("assessments", [])]
+        return listed or sorted(p.name for p in (self.path / "assessments").glob("*") if p.is_dir())
+
+    def read(self) -> list[Assessment]:
+        """Every finished assessment, in order."""
+        return [folder.read() for name in self.names() if (folder := self.assessment(name)).is_finished]
+
+
+def finite(value: Any) -> Any:
+    """``value`` with NaN and infinities, which JSON cannot hold, as null."""
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return value

@@ -1,0 +1,1 @@
+"""Adapters: what is attacked or protected."""

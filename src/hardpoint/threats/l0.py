@@ -1,0 +1,103 @@
+"""The L0 ball: at most eps coordinates may change, each anywhere in the box."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from hardpoint.core.box import Box
+from hardpoint.core.errors import ThreatError
+from hardpoint.core.rng import Rng
+from hardpoint.threats.norms import checked_radius, describe_norm, finite_or, offsets64, radius_text
+
+
+def _largest(score: Tensor, count: int) -> Tensor:
+    """Bool ``[n, d]``: the ``count`` largest entries of each row."""
+    if count >= score.shape[1]:
+        return torch.ones_like(score, dtype=torch.bool)
+    chosen = torch.zeros_like(score, dtype=torch.bool)
+    return chosen.scatter_(1, score.topk(count, dim=1).indices, True) if count else chosen
+
+
+@dataclass(frozen=True)
+class L0Region:
+    """At most ``count`` changed coordinates, inside the box, around each original."""
+
+    HAS_ROWS: ClassVar[bool] = True
+    x: Tensor
+    box: Box
+    eps: float
+
+    @property
+    def _count(self) -> int:
+        coordinates = math.prod(self.x.shape[1:])
+        return coordinates if math.isinf(self.eps) else min(int(self.eps), coordinates)
+
+    @property
+    def reach(self) -> Tensor:
+        low, high = self.box.bounds_like(self.x)
+        return (high - low).expand_as(self.x).flatten(1).amax(1)
+
+    def project(self, z: Tensor) -> Tensor:
+        # Changing a coordinate to its clipped value v saves d² - (d - v)² of squared distance; keep the best.
+        inside = self.box.clamp(finite_or(z, self.x))
+        wanted = (torch.where(torch.isfinite(z), z, inside) - self.x).flatten(1)
+        left = (z - inside).flatten(1).nan_to_num(0.0)
+        keep = _largest(wanted.square() - left.square(), self._count)
+        return torch.where(keep.view_as(z), inside, self.x)
+
+    def sample(self, rng: Rng, index: Tensor, counter: int | Tensor = 0) -> Tensor:
+        shape = tuple(self.x.shape[1:])
+        chosen = _largest(rng.fork("where").uniform(index, (math.prod(shape),), counter), self._count)
+        low, high = self.box.bounds_like(self.x)
+        u = rng.fork("value").uniform(index, shape, counter, self.x.dtype)
+        return torch.where(chosen.view_as(self.x), self.box.clamp(low + u * (high - low)), self.x)
+
+    def distance(self, z: Tensor) -> Tensor:
+        return (offsets64(z, self.x) != 0).sum(1).double()
+
+    def contains(self, z: Tensor) -> Tensor:
+        return (self.distance(z) <= self.eps) & self.box.contains(z)
+
+    def ascent(self, gradient: Tensor, z: Tensor) -> Tensor:
+        """The sign of the gradient on the coordinates where it is largest and the box lets it move."""
+        low, high = self.box.bounds_like(z)
+        movable = torch.where(gradient > 0, z < high, z > low)
+        size = torch.where(movable, gradient.abs(), 0.0).flatten(1)
+        chosen = _largest(size, self._count).view_as(z)
+        return torch.where(chosen, gradient.sign(), 0.0)
+
+
+@dataclass(frozen=True)
+class L0:
+    """At most ``eps`` coordinates may change, to any value of the box.
+
+    >>> region = L0(1).around(torch.zeros(1, 3), Box(0, 1))
+    >>> region.project(torch.tensor([[0.2, 0.9, 0.4]]))
+    tensor([[0.0000, 0.9000, 0.0000]])
+    """
+
+    eps: float
+
+    def __post_init__(self) -> None:
+        value = checked_radius("L0", self.eps)
+        if math.isfinite(value) and value != int(value):
+            raise ThreatError(f"L0 eps is {self.eps}", "give a whole number of coordinates")
+        object.__setattr__(self, "eps", value)
+
+    @property
+    def name(self) -> str:
+        return f"l0-{radius_text(self.eps)}"
+
+    def around(self, x: Tensor, box: Box) -> L0Region:
+        return L0Region(x, box, self.eps)
+
+    def scaled(self, factor: float) -> L0:
+        return L0(math.floor(self.eps * factor) if math.isfinite(self.eps) else self.eps)
+
+    def describe(self) -> dict[str, Any]:
+        return describe_norm("L0", self.eps)

@@ -1,0 +1,142 @@
+"""The L1 ball: the absolute changes sum to at most eps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from hardpoint.core.box import Box
+from hardpoint.core.rng import Rng
+from hardpoint.threats.norms import (
+    checked_radius,
+    describe_norm,
+    finite_or,
+    inner_radius,
+    offsets64,
+    radius_text,
+)
+
+
+def project_l1(d: Tensor, low: Tensor, high: Tensor, radius: float) -> Tensor:
+    """The point of {v : low ≤ v ≤ high, |v|₁ ≤ radius} nearest to ``d``, rows of ``[n, d]``.
+
+    The optimum shrinks every |d| by one threshold t per row and clips it to the room b that the box leaves
+    in its direction: Σ min(max(|d| - t, 0), b) = radius. The left side is piecewise linear and falling in t
+    with kinks at |d| and |d| - b; sorting the kinks finds the piece, and the piece gives t exactly
+    (Croce and Hein, "Mind the box", ICML 2021, section 3). Needs low ≤ 0 ≤ high.
+    """
+    size = d.abs()
+    room = torch.where(d >= 0, high, -low)
+    clipped = torch.minimum(size, room)
+    over = clipped.sum(1) > radius
+    if not math.isfinite(radius) or not bool(over.any()):
+        return torch.copysign(clipped, d)
+    s, b = size[over].double(), room[over].double()
+    kinks, order = torch.sort(torch.cat([s, (s - b).clamp_min(0.0)], dim=1), dim=1)
+    # Between kinks the sum falls with slope -(coordinates whose |d| - b ≤ t < |d|).
+    slope_change = torch.cat([torch.full_like(s, 1.0), torch.full_like(b, -1.0)], dim=1).gather(1, order)
+    start = torch.minimum(s, b).sum(1, keepdim=True)
+    slopes = torch.cumsum(slope_change, dim=1)  # after kink k
+    steps = torch.diff(kinks, dim=1, prepend=torch.zeros_like(kinks[:, :1]))
+    before = torch.cat([torch.zeros_like(slopes[:, :1]), slopes[:, :-1]], dim=1)
+    sums = start + torch.cumsum(before * steps, dim=1)  # Σ at kink k
+    first = (sums > radius).sum(1, keepdim=True).clamp(max=kinks.shape[1] - 1)  # first kink at or below
+    t_hi = kinks.gather(1, first)
+    sum_hi, slope = sums.gather(1, first), before.gather(1, first)
+    t = t_hi - torch.where(slope < 0, (radius - sum_hi) / -slope.clamp(max=-1e-30), 0.0)
+    shrunk = torch.minimum((s - t).clamp_min(0.0), b).to(d.dtype)
+    result = clipped.clone()
+    result[over] = shrunk
+    return torch.copysign(result, d)
+
+
+@dataclass(frozen=True)
+class L1Region:
+    """L1 ball ∩ box around each original."""
+
+    HAS_ROWS: ClassVar[bool] = True
+    x: Tensor
+    box: Box
+    eps: float
+
+    @property
+    def reach(self) -> Tensor:
+        low, high = self.box.bounds_like(self.x)
+        return ((high - low).expand_as(self.x).flatten(1).sum(1) / 2).clamp(max=self.eps)
+
+    def project(self, z: Tensor) -> Tensor:
+        low, high = self.box.bounds_like(self.x)
+        offset = (finite_or(z, self.x) - self.x).flatten(1)
+        v = project_l1(
+            offset,
+            (low - self.x).flatten(1),
+            (high - self.x).flatten(1),
+            inner_radius(self.eps, z.dtype),
+        )
+        return self.box.clamp(self.x + v.view_as(z))
+
+    def sample(self, rng: Rng, index: Tensor, counter: int | Tensor = 0) -> Tensor:
+        # Uniform in the ball: exponential spacings with one spare, random signs (Barthe et al. 2005).
+        shape = tuple(self.x.shape[1:])
+        count = math.prod(shape)
+        u = rng.fork("spacing").uniform(index, (count + 1,), counter, torch.float64)
+        spacing = -torch.log1p(-u)
+        share = spacing[:, :count] / spacing.sum(1, keepdim=True)
+        sign = rng.fork("sign").sign(index, (count,), counter, torch.float64)
+        offset = (share * sign * self.reach.double().unsqueeze(1)).to(self.x.dtype)
+        return self.project(self.x + offset.view_as(self.x))
+
+    def distance(self, z: Tensor) -> Tensor:
+        return offsets64(z, self.x).abs().sum(1)
+
+    def contains(self, z: Tensor) -> Tensor:
+        return (self.distance(z) <= self.eps) & self.box.contains(z)
+
+    def ascent(self, gradient: Tensor, z: Tensor, density: Tensor | float = 0.05) -> Tensor:
+        """Equal steps along the share ``density`` (a number or ``[n]``) of coordinates with the largest
+        gradient among those the box still lets move; the exact maximiser moves one coordinate only,
+        which the box makes a poor step (Tramèr and Boneh 2019; Croce and Hein 2021)."""
+        low, high = self.box.bounds_like(z)
+        movable = torch.where(gradient > 0, z < high, z > low)
+        size = torch.where(movable, gradient.abs(), 0.0).flatten(1)
+        count = size.shape[1]
+        share = torch.as_tensor(density, device=z.device, dtype=torch.float64).expand(len(z))
+        keep = (share * count).round().long().clamp(1, count)
+        ordered = torch.sort(size, dim=1, descending=True).values
+        threshold = ordered.gather(1, (keep - 1).unsqueeze(1))
+        chosen = (size >= threshold) & (size > 0)
+        number = chosen.sum(1, keepdim=True).clamp_min(1)
+        step = torch.where(chosen, gradient.flatten(1).sign(), 0.0) / number
+        return step.view_as(z)
+
+
+@dataclass(frozen=True)
+class L1:
+    """The absolute changes sum to at most ``eps``.
+
+    >>> region = L1(1.0).around(torch.tensor([[0.5, 0.0]]), Box(0, 1))
+    >>> region.project(torch.tensor([[2.0, 0.6]]))
+    tensor([[1.0000, 0.5000]])
+    """
+
+    eps: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "eps", checked_radius("L1", self.eps))
+
+    @property
+    def name(self) -> str:
+        return f"l1-{radius_text(self.eps).replace('/', 'of')}"
+
+    def around(self, x: Tensor, box: Box) -> L1Region:
+        return L1Region(x, box, self.eps)
+
+    def scaled(self, factor: float) -> L1:
+        return L1(self.eps * factor)
+
+    def describe(self) -> dict[str, Any]:
+        return describe_norm("L1", self.eps)

@@ -1,0 +1,82 @@
+"""The Linf ball: every coordinate may change by at most eps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from hardpoint.core.box import Box
+from hardpoint.core.rng import Rng
+from hardpoint.threats.norms import checked_radius, describe_norm, finite_or, offsets64, radius_text
+
+
+@dataclass(frozen=True)
+class LinfRegion:
+    """Linf ball ∩ box as per-coordinate bounds, rounded inwards so that clamping is an exact projection."""
+
+    HAS_ROWS: ClassVar[bool] = True
+    x: Tensor
+    low: Tensor
+    high: Tensor
+    eps: float
+
+    @property
+    def reach(self) -> Tensor:
+        return (self.high - self.low).flatten(1).amax(1) / 2
+
+    def project(self, z: Tensor) -> Tensor:
+        # clamp carries NaN through, so rows that are not finite fall back to the original
+        return finite_or(torch.minimum(torch.maximum(z, self.low), self.high), self.x)
+
+    def sample(self, rng: Rng, index: Tensor, counter: int | Tensor = 0) -> Tensor:
+        u = rng.uniform(index, tuple(self.x.shape[1:]), counter, self.x.dtype)
+        return torch.clamp(self.low + u * (self.high - self.low), self.low, self.high)
+
+    def distance(self, z: Tensor) -> Tensor:
+        return offsets64(z, self.x).abs().amax(1)
+
+    def contains(self, z: Tensor) -> Tensor:
+        return ((z >= self.low) & (z <= self.high)).flatten(1).all(1)
+
+    def ascent(self, gradient: Tensor, z: Tensor) -> Tensor:
+        return gradient.sign()
+
+
+@dataclass(frozen=True)
+class Linf:
+    """Every coordinate may change by at most ``eps``, in the units of the model's input.
+
+    >>> region = Linf(0.25).around(torch.tensor([[0.1, 0.5]]), Box(0, 1))
+    >>> region.project(torch.tensor([[-1.0, 2.0]]))
+    tensor([[0.0000, 0.7500]])
+    """
+
+    eps: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "eps", checked_radius("Linf", self.eps))
+
+    @property
+    def name(self) -> str:
+        return f"linf-{radius_text(self.eps).replace('/', 'of')}"
+
+    def around(self, x: Tensor, box: Box) -> LinfRegion:
+        low, high = box.bounds_like(x)
+        # The exact ends x ± eps are seldom floats; take the nearest floats inside them.
+        exact_low, exact_high = x.double() - self.eps, x.double() + self.eps
+        ball_low, ball_high = exact_low.to(x.dtype), exact_high.to(x.dtype)
+        infinity = torch.tensor(torch.inf, dtype=x.dtype, device=x.device)
+        ball_low = torch.where(ball_low.double() < exact_low, torch.nextafter(ball_low, infinity), ball_low)
+        ball_high = torch.where(
+            ball_high.double() > exact_high, torch.nextafter(ball_high, -infinity), ball_high
+        )
+        return LinfRegion(x, torch.maximum(ball_low, low), torch.minimum(ball_high, high), self.eps)
+
+    def scaled(self, factor: float) -> Linf:
+        return Linf(self.eps * factor)
+
+    def describe(self) -> dict[str, Any]:
+        return describe_norm("Linf", self.eps)
