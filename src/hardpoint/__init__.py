@@ -1,0 +1,69 @@
+"""Hardpoint: how a model breaks under attack, with evidence that can be checked.
+
+>>> import hardpoint as hp
+>>> hp.Linf(8 / 255).name
+'linf-8of255'
+
+Names load on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from hardpoint import attacks as attacks
+    from hardpoint import models as models
+    from hardpoint.assess.assess import assess as assess
+    from hardpoint.assess.assess import doctor as doctor
+    from hardpoint.assess.result import Result as Result
+    from hardpoint.assess.result import load_result as load_result
+    from hardpoint.engine.budget import Budget as Budget
+    from hardpoint.evidence.finding import Finding as Finding
+    from hardpoint.evidence.finding import Severity as Severity
+    from hardpoint.evidence.rate import Rate as Rate
+    from hardpoint.threats.features import FeatureEdits as FeatureEdits
+    from hardpoint.threats.goals import Targeted as Targeted
+    from hardpoint.threats.goals import Untargeted as Untargeted
+    from hardpoint.threats.l0 import L0 as L0
+    from hardpoint.threats.l1 import L1 as L1
+    from hardpoint.threats.l2 import L2 as L2
+    from hardpoint.threats.linf import Linf as Linf
+    from hardpoint.threats.threat import Threat as Threat
+
+_HOMES = {
+    "FeatureEdits": "threats.features",
+    "Result": "assess.result",
+    "assess": "assess.assess",
+    "doctor": "assess.assess",
+    "load_result": "assess.result",
+    "Budget": "engine.budget",
+    "Finding": "evidence.finding",
+    "L0": "threats.l0",
+    "L1": "threats.l1",
+    "L2": "threats.l2",
+    "Linf": "threats.linf",
+    "Rate": "evidence.rate",
+    "Severity": "evidence.finding",
+    "Targeted": "threats.goals",
+    "Threat": "threats.threat",
+    "Untargeted": "threats.goals",
+}
+_PACKAGES = ("attacks", "data", "engine", "evidence", "models", "testing", "threats")
+
+__all__ = ["__version__", *sorted(_HOMES), *_PACKAGES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"hardpoint.{_HOMES[name]}"), name)
+    if name in _PACKAGES:
+        return importlib.import_module(f"hardpoint.{name}")
+    raise AttributeError(f"module 'hardpoint' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

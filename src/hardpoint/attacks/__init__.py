@@ -1,1 +1,24 @@
-"""."""
+"""Ways to break a model. Each is a frozen dataclass, usable alone: ``APGD(steps=100)(model, x, y, threat)``."""
+
+from hardpoint.attacks.base import AttackResult, Passes
+from hardpoint.attacks.decision.hopskipjump import HopSkipJump
+from hardpoint.attacks.gradient.apgd import APGD
+from hardpoint.attacks.gradient.fgsm import FGSM
+from hardpoint.attacks.gradient.multi_targeted import MultiTargeted
+from hardpoint.attacks.gradient.pgd import PGD
+from hardpoint.attacks.losses import Loss
+from hardpoint.attacks.score.square import Square
+from hardpoint.attacks.tabular.search import TableSearch
+
+__all__ = [
+    "APGD",
+    "FGSM",
+    "PGD",
+    "AttackResult",
+    "HopSkipJump",
+    "Loss",
+    "MultiTargeted",
+    "Passes",
+    "Square",
+    "TableSearch",
+]

@@ -48,3 +48,8 @@ def _has_rows(value: Any) -> bool:
 def per_row(values: Tensor, like: Tensor) -> Tensor:
     """``values`` ``[n]`` viewed as ``[n, 1, …]`` so that it broadcasts against ``like``."""
     return values.view(-1, *([1] * (like.dim() - 1)))
+
+
+def chunks(x: Tensor, size: int) -> list[Tensor]:
+    """``x`` cut along its first axis into parts of at most ``size`` rows."""
+    return [x[start : start + size] for start in range(0, len(x), size)]

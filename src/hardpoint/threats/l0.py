@@ -63,6 +63,10 @@ class L0Region:
     def contains(self, z: Tensor) -> Tensor:
         return (self.distance(z) <= self.eps) & self.box.contains(z)
 
+    def spare(self, z: Tensor) -> Tensor:
+        """``[n]``: the length that may still be added on coordinates that ``z`` leaves unchanged."""
+        return (self._count - self.distance(z)).clamp_min(0.0).to(z.dtype)
+
     def ascent(self, gradient: Tensor, z: Tensor) -> Tensor:
         """The sign of the gradient on the coordinates where it is largest and the box lets it move."""
         low, high = self.box.bounds_like(z)

@@ -96,6 +96,10 @@ class L1Region:
     def contains(self, z: Tensor) -> Tensor:
         return (self.distance(z) <= self.eps) & self.box.contains(z)
 
+    def spare(self, z: Tensor) -> Tensor:
+        """``[n]``: the length that may still be added on coordinates that ``z`` leaves unchanged."""
+        return (self.eps - self.distance(z)).clamp_min(0.0).to(z.dtype)
+
     def ascent(self, gradient: Tensor, z: Tensor, density: Tensor | float = 0.05) -> Tensor:
         """Equal steps along the share ``density`` (a number or ``[n]``) of coordinates with the largest
         gradient among those the box still lets move; the exact maximiser moves one coordinate only,

@@ -94,6 +94,10 @@ class L2Region:
     def contains(self, z: Tensor) -> Tensor:
         return (self.distance(z) <= self.eps) & self.box.contains(z)
 
+    def spare(self, z: Tensor) -> Tensor:
+        """``[n]``: the length that may still be added on coordinates that ``z`` leaves unchanged."""
+        return torch.sqrt((self.eps**2 - self.distance(z).square()).clamp_min(0.0)).to(z.dtype)
+
     def ascent(self, gradient: Tensor, z: Tensor) -> Tensor:
         # the largest entry is divided out first, so that tiny gradients do not underflow when squared
         largest = gradient.flatten(1).abs().amax(1).clamp_min(torch.finfo(gradient.dtype).tiny)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,7 +26,8 @@ class LinfRegion:
 
     @property
     def reach(self) -> Tensor:
-        return (self.high - self.low).flatten(1).amax(1) / 2
+        half = (self.high - self.low).flatten(1).amax(1) / 2
+        return half if math.isinf(self.eps) else torch.full_like(half, self.eps)
 
     def project(self, z: Tensor) -> Tensor:
         # clamp carries NaN through, so rows that are not finite fall back to the original

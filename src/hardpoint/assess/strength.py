@@ -1,0 +1,250 @@
+"""How strong was the attack? Checks on a pilot of inputs, and the accuracy-against-eps curve they share.
+
+Names C2 … C8 are those of Carlini et al., "On evaluating adversarial robustness" (2019), appendix.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hardpoint.assess.work import Session, Table
+from hardpoint.attacks import PGD, Square, TableSearch
+from hardpoint.attacks.base import ranked_classes
+from hardpoint.core.access import Access
+from hardpoint.core.rng import Rng
+from hardpoint.core.rows import chunks
+from hardpoint.engine.attack import Attack
+from hardpoint.engine.search import search
+from hardpoint.evidence.assessment import Check, CurvePoint, StageRecord, Status, Verdict
+from hardpoint.evidence.finding import Finding, finding
+from hardpoint.evidence.rate import Rate
+from hardpoint.threats.features import FeatureEdits
+from hardpoint.threats.threat import Threat
+
+PILOT = 64
+_FACTORS = (0.25, 0.5, 0.75, 1.5, 2.0)
+_NOISE_DRAWS = 64
+
+
+@dataclass(frozen=True)
+class Strength:
+    """The checks, the findings of those that did not pass, and robust accuracy against eps."""
+
+    checks: tuple[Check, ...]
+    findings: tuple[Finding, ...]
+    eps_curve: tuple[CurvePoint, ...]
+
+
+def measure_strength(session: Session, table: Table, stages: tuple[StageRecord, ...]) -> Strength:
+    """Run the checks that apply to the threat on the first ``PILOT`` inputs.
+
+    White-box threats get all of them. For black-box threats only noise and convergence are checked: the others
+    would spend queries that the threat does not allow.
+    """
+    pilot = _Pilot.of(session, table)
+    checks: list[Check] = []
+    curve: tuple[CurvePoint, ...] = ()
+    if stages:
+        checks.append(_residual(stages))
+    checks.append(_noise(session, pilot))
+    white_box = session.threat.access is Access.GRADIENTS
+    eps = session.threat.perturbation.eps
+    if white_box and 0 < eps < math.inf:
+        raw, curve = _eps_curve(session, pilot, eps)
+        checks.append(_monotone(raw))
+        checks.append(_unbounded(session, pilot))
+        checks.append(_black_box(session, pilot))
+    found = tuple(
+        finding(c.id, c.explanation, measured=c.measured, threshold=c.threshold)
+        for c in checks
+        if c.verdict in (Verdict.FAIL, Verdict.WARN)
+    )
+    return Strength(tuple(checks), found, curve)
+
+
+@dataclass(frozen=True)
+class _Pilot:
+    """The first inputs: which were right to begin with, which still stand."""
+
+    x: Tensor
+    y: Tensor
+    index: NDArray[np.int64]
+    right: NDArray[np.bool_]
+    standing: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, session: Session, table: Table) -> _Pilot:
+        index = np.arange(min(PILOT, len(table.status)))
+        x, y = session.rows(index)
+        status = table.status[index]
+        return cls(x, y, index, status != Status.CLEAN_ERROR, status == Status.STANDING)
+
+
+def _broken_by(
+    session: Session, pilot: _Pilot, attack: Attack, threat: Threat, rows: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Which of the pilot's ``rows`` the attack breaks under ``threat`` (verified)."""
+    at = torch.from_numpy(np.flatnonzero(rows)).to(pilot.x.device)
+    broken = np.zeros(len(rows), dtype=bool)
+    if not len(at):
+        return broken
+    x = pilot.x[at]
+    ranked = torch.empty(len(x), 0, dtype=torch.int64, device=x.device)
+    if threat.access >= Access.SCORES:
+        ranked = ranked_classes(session.target.model.scores(x))
+    result = search(
+        attack,
+        session.target,
+        session.twin,
+        threat,
+        x,
+        pilot.y[at],
+        torch.from_numpy(pilot.index).to(x.device)[at],
+        ranked,
+        rng=Rng(session.seed).fork("strength").fork(f"{attack.name} {threat.name}"),
+        deadline=session.deadline,
+    )
+    broken[at.cpu().numpy()] = result.broken.cpu().numpy()
+    return broken
+
+
+def _residual(stages: tuple[StageRecord, ...]) -> Check:
+    """C2: what one more stage like the last could still find, by the last stage's own yield."""
+    last = stages[-1]
+    if last.inputs == 0:
+        return Check("HP305", "Nothing left for the last stage", 0.0, 0.02, Verdict.PASS, "no input stood")
+    rate = Rate.of(last.broken, last.inputs)
+    passed = last.broken == 0 or rate.low <= 0.02
+    return Check(
+        "HP305",
+        "Yield of the last stage",
+        rate.value,
+        0.02,
+        Verdict.PASS if passed else Verdict.WARN,
+        f"{last.name} broke {last.broken} of the {last.inputs} inputs that had stood until then",
+    )
+
+
+def _noise(session: Session, pilot: _Pilot) -> Check:
+    """C8: random allowed inputs."""
+    at = np.flatnonzero(pilot.standing)
+    name, wins, draws = "Random noise", 0, _NOISE_DRAWS if session.threat.queries is None else 16
+    if len(at):
+        rows = torch.from_numpy(at).to(pilot.x.device)
+        region = session.threat.perturbation.around(pilot.x[rows], session.target.model.box)
+        index = torch.from_numpy(pilot.index[at]).to(pilot.x.device)
+        fell = torch.zeros(len(at), dtype=torch.bool, device=pilot.x.device)
+        for draw in range(draws):
+            point = region.sample(Rng(session.seed).fork("noise"), index, draw)
+            labels = torch.cat(
+                [session.target.model.predict(p) for p in chunks(point, session.target.capacity)]
+            )
+            fell |= session.threat.goal.reached(labels, pilot.y[rows]) & region.contains(point)
+        wins = int(fell.sum())
+    share = wins / max(1, len(at))
+    return Check(
+        "HP301",
+        name,
+        share,
+        0.0,
+        Verdict.PASS if wins == 0 else Verdict.FAIL,
+        f"{draws} random allowed inputs each broke {wins} of the {len(at)} pilot inputs that stand",
+    )
+
+
+def _eps_curve(
+    session: Session, pilot: _Pilot, eps: float
+) -> tuple[list[tuple[float, float]], tuple[CurvePoint, ...]]:
+    """Short attacks at several budgets: raw success by eps, and robust accuracy with what is known joined in.
+
+    An example found at one budget is allowed at every larger one, so accuracies are joined downwards.
+    """
+    attack = PGD(steps=20, loss="margin", decay=True)
+    at_one = pilot.right & ~pilot.standing
+    seen: dict[float, NDArray[np.bool_]] = {0.0: np.zeros(len(pilot.right), dtype=bool)}
+    raw = [(0.0, 0.0)]
+    for factor in _FACTORS:
+        threat = session.threat.scaled(factor)
+        if threat.perturbation.eps in seen or threat.perturbation.eps <= 0:
+            continue
+        seen[threat.perturbation.eps] = _broken_by(session, pilot, attack, threat, pilot.right)
+        raw.append((threat.perturbation.eps, float(seen[threat.perturbation.eps].mean())))
+    seen[eps] = at_one
+    points, union = [], np.zeros(len(pilot.right), dtype=bool)
+    for at in sorted(seen):
+        union = union | seen[at]
+        points.append(CurvePoint(at, Rate.of(int((pilot.right & ~union).sum()), len(pilot.right))))
+    return sorted(raw), tuple(points)
+
+
+def _monotone(raw: list[tuple[float, float]]) -> Check:
+    """C3: more budget must not break less."""
+    drops = [before - after for (_, before), (_, after) in itertools.pairwise(raw)]
+    worst = max(0.0, *drops) if drops else 0.0
+    return Check(
+        "HP302",
+        "Success grows with the budget",
+        worst,
+        0.05,
+        Verdict.PASS if worst <= 0.05 else Verdict.FAIL,
+        f"the largest fall of the success rate along the eps grid is {100 * worst:.1f} points",
+    )
+
+
+def _unbounded(session: Session, pilot: _Pilot) -> Check:
+    """C4: with (nearly) the whole input range allowed, accuracy must fall to chance."""
+    box = session.target.model.box
+    factor = 10.0
+    if box.is_bounded:
+        width = box.describe()[1] - box.describe()[0]
+        region = session.threat.perturbation.around(pilot.x[:1], box)
+        factor = max(10.0, width / float(region.reach[0]))
+    threat = session.threat.scaled(factor)
+    left = pilot.right.copy()
+    for attack in (PGD(steps=40, loss="margin", decay=True), PGD(steps=40, loss="ce", restarts=2)):
+        left &= ~_broken_by(session, pilot, attack, threat, left)
+    accuracy = float(left.mean())
+    verdict = Verdict.PASS if accuracy <= 0.1 else Verdict.WARN if accuracy <= 0.3 else Verdict.FAIL
+    return Check(
+        "HP303",
+        "An almost unlimited budget",
+        accuracy,
+        0.1,
+        verdict,
+        f"with {factor:.0f} times the budget {100 * accuracy:.0f} % of the pilot inputs stand",
+    )
+
+
+def _black_box(session: Session, pilot: _Pilot) -> Check:
+    """C5: an attacker who sees less must not do better."""
+    threat = session.threat.with_access(Access.SCORES)
+    table = isinstance(threat.perturbation, FeatureEdits)
+    attack: Attack = TableSearch(queries=300) if table else Square(queries=300)
+    extra = int(_broken_by(session, pilot, attack, threat, pilot.standing).sum())
+    share = extra / max(1, len(pilot.right))
+    return Check(
+        "HP304",
+        "A black-box attack on what stands",
+        share,
+        0.0,
+        Verdict.PASS if extra == 0 else Verdict.WARN,
+        f"{attack.name} broke {extra} of the {int(pilot.standing.sum())} pilot inputs that stand",
+    )
+
+
+def query_curve(session: Session, table: Table, budget: int) -> tuple[CurvePoint, ...]:
+    """Robust accuracy against queries per input, for black-box threats, from what each success cost."""
+    right = table.status != Status.CLEAN_ERROR
+    cost = np.where(table.status == Status.BROKEN, table.forward, np.iinfo(np.int64).max)
+    grid = sorted({1, budget, *(int(10**e) for e in np.linspace(0, math.log10(max(budget, 2)), 25))})
+    n = len(table.status)
+    return tuple(
+        CurvePoint(float(q), Rate.of(int((right & (cost > q)).sum()), n)) for q in grid if q <= budget
+    )

@@ -1,0 +1,200 @@
+"""The pieces of an assessment that workers do, and the table their results are gathered in."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hardpoint.attacks.base import ranked_classes
+from hardpoint.core.access import Access
+from hardpoint.core.errors import NonFiniteOutput
+from hardpoint.core.rng import Rng
+from hardpoint.core.rows import chunks
+from hardpoint.data.dataset import Dataset
+from hardpoint.engine.attack import Attack
+from hardpoint.engine.budget import Deadline
+from hardpoint.engine.search import Target, search
+from hardpoint.engine.twin import Itself, Twin
+from hardpoint.evidence.assessment import Outcomes, Status
+from hardpoint.threats.threat import Threat
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a worker needs once: the target, the data, the threat and the stages. Picklable."""
+
+    target: Target
+    data: Dataset
+    threat: Threat
+    stages: tuple[Attack, ...]
+    seed: int
+    device: torch.device
+    deadline: Deadline = field(default_factory=Deadline)
+
+    @cached_property
+    def twin(self) -> Twin | Itself:
+        """What attacks search on, built on first use in each process."""
+        return self.target.searchable()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "twin"}
+
+    def rows(self, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Inputs and labels at ``positions``, on the model's device."""
+        x, y = self.data.rows(torch.from_numpy(positions))
+        return x.to(self.device), y.to(self.device)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One piece of work: a stage (-1 is the clean pass) on the inputs at some positions."""
+
+    stage: int
+    number: int
+    positions: NDArray[np.int64]
+    ranked: NDArray[np.int64] | None = None
+    allowance: NDArray[np.int64] | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its file in the run folder."""
+        return f"clean-{self.number:05d}" if self.stage < 0 else f"s{self.stage:02d}-{self.number:05d}"
+
+
+def do_piece(session: Session, piece: Piece) -> Arrays:
+    """The results of a piece, as arrays for the run folder; the same on every worker."""
+    return _clean(session, piece) if piece.stage < 0 else _attack(session, piece)
+
+
+def _clean(session: Session, piece: Piece) -> Arrays:
+    x, y = session.rows(piece.positions)
+    model = session.target.model
+    if session.threat.access < Access.SCORES:
+        prediction = torch.cat([model.predict(part) for part in chunks(x, session.target.capacity)])
+        ranked = torch.empty(len(x), 0, dtype=torch.int64)
+    else:
+        scores = torch.cat([model.scores(part) for part in chunks(x, session.target.capacity)])
+        bad = ~torch.isfinite(scores).all(1)
+        if bool(bad.any()):
+            row = int(piece.positions[int(bad.nonzero()[0])])
+            raise NonFiniteOutput(
+                f"the model returned NaN or infinity for input {row}",
+                "find the layer that overflows; hardpoint doctor names it",
+            )
+        prediction, ranked = scores.argmax(1), ranked_classes(scores)
+    return {
+        "positions": piece.positions,
+        "label": y.cpu().numpy(),
+        "prediction": prediction.cpu().numpy(),
+        "ranked": ranked.cpu().numpy(),
+    }
+
+
+def _attack(session: Session, piece: Piece) -> Arrays:
+    began = time.perf_counter()
+    x, y = session.rows(piece.positions)
+    attack = session.stages[piece.stage]
+    ranked = piece.ranked if piece.ranked is not None else np.empty((len(x), 0), dtype=np.int64)
+    result = search(
+        attack,
+        session.target,
+        session.twin,
+        session.threat,
+        x,
+        y,
+        torch.from_numpy(piece.positions).to(x.device),
+        torch.from_numpy(ranked).to(x.device),
+        rng=Rng(session.seed).fork(piece.stage).fork(attack.name),
+        allowance=None if piece.allowance is None else torch.from_numpy(piece.allowance).to(x.device),
+        deadline=session.deadline,
+    )
+    broken = result.broken.cpu()
+    return {
+        "positions": piece.positions,
+        "broken": broken.numpy(),
+        "prediction": result.prediction.cpu().numpy(),
+        "distance": result.distance.cpu().numpy(),
+        "forward": result.forward.cpu().numpy(),
+        "backward": result.backward.cpu().numpy(),
+        "finished": result.finished.cpu().numpy(),
+        "adversarial": result.adversarial.cpu()[broken].numpy(),
+        "checks": np.array([result.claimed, result.rejected, result.verification]),
+        "seconds": np.array(time.perf_counter() - began),
+        "late": np.array(session.deadline.passed and not bool(result.finished.all())),
+    }
+
+
+class Table:
+    """Everything known about every input so far; a few dozen bytes each."""
+
+    def __init__(self, n: int, classes: int) -> None:
+        self.label = np.full(n, -1, dtype=np.int64)
+        self.clean = np.full(n, -1, dtype=np.int64)
+        self.final = np.full(n, -1, dtype=np.int64)
+        self.ranked = np.zeros((n, classes), dtype=np.int64)
+        self.status = np.full(n, Status.UNFINISHED, dtype=np.uint8)
+        self.stage = np.full(n, -1, dtype=np.int16)
+        self.distance = np.full(n, np.nan)
+        self.forward = np.zeros(n, dtype=np.int64)
+        self.backward = np.zeros(n, dtype=np.int64)
+        self.cut_short = np.zeros(n, dtype=bool)
+        self.checks = np.zeros(3, dtype=np.int64)
+
+    def add_clean(self, found: Arrays, threat: Threat) -> None:
+        """Enter a clean piece."""
+        at = found["positions"]
+        self.label[at], self.clean[at], self.final[at] = (
+            found["label"],
+            found["prediction"],
+            found["prediction"],
+        )
+        if found["ranked"].shape[1]:
+            self.ranked[at] = found["ranked"]
+        wrong = threat.goal.reached(
+            torch.from_numpy(found["prediction"]), torch.from_numpy(found["label"])
+        ).numpy()
+        self.status[at] = np.where(wrong, Status.CLEAN_ERROR, Status.STANDING)
+        self.distance[at[wrong]] = 0.0
+
+    def add_attack(self, stage: int, found: Arrays) -> None:
+        """Enter a piece of a stage."""
+        at, broken = found["positions"], found["broken"]
+        fell = at[broken]
+        self.forward[at] += found["forward"]
+        self.backward[at] += found["backward"]
+        self.status[fell], self.stage[fell] = Status.BROKEN, stage
+        self.final[fell] = found["prediction"][broken]
+        self.distance[fell] = found["distance"][broken]
+        self.cut_short[at] |= ~found["finished"] & ~broken
+        self.checks += found["checks"]
+
+    def standing(self) -> NDArray[np.int64]:
+        """Positions of the inputs that no stage has broken."""
+        return np.flatnonzero(self.status == Status.STANDING)
+
+    def outcomes(self, black_box: bool) -> Outcomes:
+        """The table as evidence."""
+        status = self.status.copy()
+        status[(status == Status.STANDING) & self.cut_short] = Status.UNFINISHED
+        queries = self.forward if black_box else np.zeros_like(self.forward)
+        return Outcomes(
+            index=np.arange(len(status)),
+            label=self.label,
+            clean_prediction=self.clean,
+            final_prediction=self.final,
+            status=status,
+            stage=self.stage,
+            distance=self.distance,
+            forward=self.forward,
+            backward=self.backward,
+            queries=queries,
+        )

@@ -1,0 +1,168 @@
+"""Square: random search over windows, seeing scores only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from hardpoint.attacks.base import StandaloneAttack
+from hardpoint.core.access import Access
+from hardpoint.core.errors import ThreatError
+from hardpoint.core.rows import per_row
+from hardpoint.engine.attack import Reply, Task
+
+# After these queries, out of 10,000, the window's share of the input halves (paper, section 5.1).
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+
+@runtime_checkable
+class _Spendable(Protocol):
+    """A norm ball whose budget can be moved from one window to another."""
+
+    def spare(self, z: Tensor) -> Tensor: ...
+
+
+def plane_of(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """One input as (channels, height, width): the last two axes are the plane, a single axis is one row.
+
+    >>> plane_of((3, 32, 24)), plane_of((16000,)), plane_of((2, 100))
+    ((3, 32, 24), (1, 1, 16000), (2, 1, 100))
+    """
+    if len(shape) == 1:
+        return 1, 1, shape[0]
+    if len(shape) == 2:
+        return shape[0], 1, shape[1]
+    return math.prod(shape[:-2]), shape[-2], shape[-1]
+
+
+@dataclass(frozen=True)
+class SquareState:
+    """The best point so far, its value, and the candidate asked about, ``[n, 1, ...]``."""
+
+    HAS_ROWS: ClassVar[bool] = True
+    query: Tensor
+    best: Tensor
+    value: Tensor
+
+
+@dataclass(frozen=True)
+class Square(StandaloneAttack):
+    """Square attack (Andriushchenko et al., ECCV 2020), with windows and signs drawn per input.
+
+    A candidate changes one window of the best point: to the extremes of an Linf ball, or, for L2, L1 and L0,
+    by moving the budget that another window holds. It is kept if the margin grows. Windows span all channels
+    (the leading axes) and a rectangle of the last two axes; on vectors they are stretches.
+
+    Args:
+        queries: queries per input.
+        p_init: share of the input that the first windows cover.
+        rescale: fit the shrinking schedule to ``queries``; AutoAttack does not, which keeps windows large.
+
+    >>> Square(queries=5000).name
+    'Square 5000'
+    """
+
+    queries: int = 5000
+    p_init: float = 0.8
+    rescale: bool = True
+    needs: ClassVar[Access] = Access.SCORES
+
+    def __post_init__(self) -> None:
+        if self.queries < 1 or not 0 < self.p_init <= 1:
+            raise ThreatError(
+                f"Square(queries={self.queries}, p_init={self.p_init})", "give queries ≥ 1 and 0 < p_init ≤ 1"
+            )
+
+    @property
+    def turns(self) -> int:
+        return self.queries
+
+    @property
+    def name(self) -> str:
+        return f"Square {self.queries}"
+
+    def start(self, task: Task) -> SquareState:
+        first = self._stripes(task)
+        value = torch.full((len(task),), -torch.inf, dtype=torch.float64, device=task.x.device)
+        return SquareState(first.unsqueeze(1), first, value)
+
+    def step(self, state: SquareState, reply: Reply, task: Task) -> SquareState:
+        value = task.goal.margin(reply.seen_scores()[:, 0], task.y).double()
+        better = value > state.value
+        best = torch.where(per_row(better, state.best), state.query[:, 0], state.best)
+        return SquareState(
+            self._candidate(best, task).unsqueeze(1), best, torch.where(better, value, state.value)
+        )
+
+    def _stripes(self, task: Task) -> Tensor:
+        """The start: for Linf, stripes across the plane at the extremes; for other balls, a random point."""
+        region = task.region
+        if isinstance(region, _Spendable):
+            return region.sample(task.rng, task.index)
+        channels, _, width = plane_of(tuple(task.x.shape[1:]))
+        sign = task.rng.fork("stripes").sign(task.index, (channels, 1, width), dtype=task.x.dtype)
+        return region.project(self._move(task.x, sign * per_row(2 * region.reach, sign)))
+
+    def _candidate(self, best: Tensor, task: Task) -> Tensor:
+        window = self._window(task, "window")
+        channels, _, _ = plane_of(tuple(task.x.shape[1:]))
+        sign = task.rng.fork("sign").sign(task.index, (channels, 1, 1), task.turn, task.x.dtype)
+        region = task.region
+        if not isinstance(region, _Spendable):
+            push = sign * per_row(2 * region.reach, sign) * window
+            inside = (window > 0).expand(len(best), channels, *window.shape[2:]).reshape(best.shape)
+            return region.project(torch.where(inside, task.x + self._like(push, best), best))
+        source = self._window(task, "source")
+        cleared = torch.maximum(window, source).expand(-1, channels, -1, -1).reshape(best.shape) > 0
+        base = torch.where(cleared, task.x, best)
+        # a bump that falls off from the window's middle, as the paper's L2 windows do
+        bump = self._like(sign * self._bump(window), best)
+        step = region.ascent(bump, base) * per_row(region.spare(base).to(best.dtype), best)
+        return region.project(base + step)
+
+    @staticmethod
+    def _move(x: Tensor, by: Tensor) -> Tensor:
+        channels, height, width = plane_of(tuple(x.shape[1:]))
+        return (x.reshape(len(x), channels, height, width) + by).reshape(x.shape)
+
+    @staticmethod
+    def _like(values: Tensor, x: Tensor) -> Tensor:
+        channels, height, width = plane_of(tuple(x.shape[1:]))
+        return values.expand(len(x), channels, height, width).reshape(x.shape)
+
+    def _window(self, task: Task, use: str) -> Tensor:
+        """``[n, 1, height, width]`` of 0 and 1: one window per input, its size by the input's turn."""
+        _, height, width = plane_of(tuple(task.x.shape[1:]))
+        area = self._share(task.turn) * height * width
+        side = area.sqrt().round()
+        rows = torch.clamp(side, 1, height)
+        columns = torch.clamp((area / rows).round(), 1, width)
+        u = task.rng.fork(use).uniform(task.index, (2,), task.turn, torch.float64)
+        top = (u[:, 0] * (height - rows + 1)).floor()
+        left = (u[:, 1] * (width - columns + 1)).floor()
+        y = torch.arange(height, device=area.device)
+        x = torch.arange(width, device=area.device)
+        in_rows = (y >= top.unsqueeze(1)) & (y < (top + rows).unsqueeze(1))
+        in_columns = (x >= left.unsqueeze(1)) & (x < (left + columns).unsqueeze(1))
+        return (in_rows.unsqueeze(2) & in_columns.unsqueeze(1)).unsqueeze(1).to(task.x.dtype)
+
+    @staticmethod
+    def _bump(window: Tensor) -> Tensor:
+        """Each window filled with the product of two tents, highest in its middle."""
+        rows, columns = window.amax(3), window.amax(2)  # [n, 1, height], [n, 1, width]
+        tents = []
+        for line in (rows, columns):
+            from_start = line.cumsum(2) * line
+            from_end = line.flip(2).cumsum(2).flip(2) * line
+            tents.append(torch.minimum(from_start, from_end))
+        return tents[0].unsqueeze(3) * tents[1].unsqueeze(2)
+
+    def _share(self, turn: Tensor) -> Tensor:
+        """float64 ``[n]``: the share of the input that windows cover after ``turn`` queries."""
+        position = turn.double() * (10_000 / self.queries if self.rescale else 1.0)
+        marks = torch.tensor(_HALVINGS, dtype=torch.float64, device=turn.device)
+        return self.p_init * 0.5 ** (position.unsqueeze(1) > marks).sum(1).double()

@@ -1,0 +1,235 @@
+"""The loop: an active set of inputs, what each has spent, and the best example seen for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hardpoint.core.access import Access
+from hardpoint.core.rows import cat_rows, put_rows, take_rows
+from hardpoint.engine.attack import Attack, GradientAttack, Reply, Task
+from hardpoint.engine.budget import Deadline
+from hardpoint.engine.oracle import Oracle
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an attack achieved, one row per input of its task; claims, not yet verified.
+
+    Attributes:
+        hit: bool ``[n]``, an allowed input that reaches the goal was seen.
+        adversarial: the nearest such input, or the original, ``[n, ...]``.
+        distance: float64 ``[n]``, its distance, infinite where none was found.
+        forward, backward: int64 ``[n]``, passes spent.
+        finished: bool ``[n]``, False where a budget or deadline cut the attack short.
+    """
+
+    hit: Tensor
+    adversarial: Tensor
+    distance: Tensor
+    forward: Tensor
+    backward: Tensor
+    finished: Tensor
+
+
+def run_attack(
+    attack: Attack,
+    oracle: Oracle,
+    task: Task,
+    *,
+    capacity: int = 256,
+    allowance: Tensor | None = None,
+    deadline: Deadline | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Found:
+    """Run ``attack`` on every row of ``task``.
+
+    Up to ``capacity`` inputs are in flight; one that falls or finishes makes room for the next. An input leaves
+    at its first success, unless the budget eps is infinite and the attack ``minimises``: then it stays to the
+    end and the nearest example is kept.
+
+    Args:
+        attack: the attack.
+        oracle: the door to the model; its access must cover ``attack.needs``.
+        task: the inputs; ``turn`` is 0 everywhere.
+        capacity: inputs in flight.
+        allowance: int64 ``[n]``, passes (forward + backward, or queries) each input may still spend.
+        deadline: when to stop; inputs under way are then unfinished.
+        progress: called with the number of inputs that just ended.
+    """
+    return _Run(attack, oracle, task, capacity, allowance, deadline or Deadline(), progress).run()
+
+
+class _Run:
+    def __init__(
+        self,
+        attack: Attack,
+        oracle: Oracle,
+        task: Task,
+        capacity: int,
+        allowance: Tensor | None,
+        deadline: Deadline,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        n, device = len(task), task.x.device
+        self.attack, self.oracle, self.task = attack, oracle, task
+        self.capacity, self.deadline, self.progress = max(1, capacity), deadline, progress
+        self.white_box = attack.needs is Access.GRADIENTS
+        unlimited = math.isinf(getattr(task.region, "eps", math.inf))
+        self.leave_on_hit = not (unlimited and getattr(attack, "minimises", False))
+        self.turns = attack.turns if attack.turns is not None else 2**62
+        self.hit = torch.zeros(n, dtype=torch.bool, device=device)
+        self.adversarial = task.x.clone()
+        self.distance = torch.full((n,), torch.inf, dtype=torch.float64, device=device)
+        self.forward = torch.zeros(n, dtype=torch.int64, device=device)
+        self.backward = torch.zeros(n, dtype=torch.int64, device=device)
+        self.finished = torch.zeros(n, dtype=torch.bool, device=device)
+        self.allowance = allowance if allowance is not None else torch.full_like(self.forward, 2**62)
+        self.next = 0
+
+    def run(self) -> Found:
+        state, live, rows, dead = self._begin()
+        while len(rows):
+            reply, asked = self._ask(state, live, rows, dead)
+            self._record(state.query, reply, asked, live, rows, dead)
+            live = replace(live, turn=live.turn + 1)
+            ended = self._ended(live, rows) & ~dead
+            if bool((ended | dead).all()):
+                self._retire(rows[ended])
+                if self.deadline.passed:
+                    break
+                state, live, rows, dead = self._begin()
+                continue
+            state = self.attack.step(state, reply, live)
+            done = getattr(state, "done", None)
+            if done is not None:
+                ended |= done & ~dead
+            self._retire(rows[ended])
+            dead = dead | ended | self._cut_short(rows)
+            if self.deadline.passed:
+                break
+            state, live, rows, dead = self._make_room(state, live, rows, dead)
+        return Found(self.hit, self.adversarial, self.distance, self.forward, self.backward, self.finished)
+
+    def _begin(self) -> tuple[Any, Task, Tensor, Tensor]:
+        """A fresh batch of waiting inputs."""
+        rows = self._admit(self.capacity)
+        live = take_rows(self.task, rows)
+        state = self.attack.start(live) if len(rows) else None
+        return state, live, rows, torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+
+    def _admit(self, room: int) -> Tensor:
+        stop = min(self.next + room, len(self.task))
+        rows = torch.arange(self.next, stop, device=self.task.x.device)
+        self.next = stop
+        return rows
+
+    def _ask(self, state: Any, live: Task, rows: Tensor, dead: Tensor) -> tuple[Reply, Tensor | None]:
+        """Put the state's questions; returns the reply and which of ``k`` points were asked, if ``k``."""
+        query: Tensor = state.query
+        if query.dim() == self.task.x.dim():
+            wants_gradient = self.white_box and bool(((live.turn < self.turns - 1) & ~dead).any())
+            self.forward[rows] += self.oracle.samples
+            if not wants_gradient:
+                return self.oracle.ask(query), None
+            self.backward[rows] += self.oracle.samples
+            attack = self.attack
+            if not isinstance(attack, GradientAttack):
+                raise TypeError(f"{attack.name} asks for gradients but has no objective")
+            return self.oracle.ask_gradient(query, lambda scores: attack.objective(scores, live, state)), None
+        n, k = query.shape[:2]
+        asked = getattr(state, "asked", None)
+        asked = torch.ones(n, k, dtype=torch.bool, device=query.device) if asked is None else asked
+        left = (self.allowance[rows] - self.forward[rows]).unsqueeze(1)
+        asked = asked & ~dead.unsqueeze(1) & (asked.cumsum(1) <= left)
+        self.forward[rows] += asked.sum(1) * self.oracle.samples
+        flat = self.oracle.ask(query[asked])
+        labels = torch.full((n, k), -1, dtype=torch.int64, device=query.device)
+        labels[asked] = flat.labels
+        if flat.scores is None:
+            return Reply(labels), asked
+        scores = flat.scores.new_full((n, k, flat.scores.shape[1]), -torch.inf)
+        scores[asked] = flat.scores
+        return Reply(labels, scores), asked
+
+    def _record(
+        self, query: Tensor, reply: Reply, asked: Tensor | None, live: Task, rows: Tensor, dead: Tensor
+    ) -> None:
+        """Keep, for each input, the nearest allowed point that reaches the goal."""
+        if asked is None:
+            candidates = live.goal.reached(reply.labels, live.y) & ~dead
+            where = candidates.nonzero().squeeze(1)
+            points = query
+        else:
+            reached = live.goal.reached(reply.labels, live.y.unsqueeze(1)) & asked
+            if not bool(reached.any()):
+                return
+            owner, slot = reached.nonzero(as_tuple=True)
+            flat = take_rows(live.region, owner)
+            away = flat.distance(query[owner, slot]).masked_fill(
+                ~flat.contains(query[owner, slot]), torch.inf
+            )
+            best = torch.full((len(rows),), torch.inf, dtype=torch.float64, device=rows.device)
+            best = best.scatter_reduce(0, owner, away, "amin")
+            pick = (away == best[owner]) & torch.isfinite(away)
+            slot_of = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+            slot_of[owner[pick]] = slot[pick]
+            where = torch.isfinite(best).nonzero().squeeze(1)
+            points = query[torch.arange(len(rows), device=rows.device), slot_of]
+        if not len(where):
+            return
+        region, points = take_rows(live.region, where), points[where]
+        away = region.distance(points)
+        better = region.contains(points) & (away < self.distance[rows[where]])
+        target = rows[where[better]]
+        self.hit[target] = True
+        self.adversarial[target] = points[better].to(self.adversarial.dtype)
+        self.distance[target] = away[better]
+
+    def _ended(self, live: Task, rows: Tensor) -> Tensor:
+        over = live.turn >= self.turns
+        return over | self.hit[rows] if self.leave_on_hit else over
+
+    def _cut_short(self, rows: Tensor) -> Tensor:
+        """Inputs that cannot pay for the next question."""
+        cost = (2 if self.white_box else 1) * self.oracle.samples
+        return self.forward[rows] + self.backward[rows] + cost > self.allowance[rows]
+
+    def _retire(self, rows: Tensor) -> None:
+        self.finished[rows] = True
+        if self.progress is not None and len(rows):
+            self.progress(len(rows))
+
+    def _make_room(
+        self, state: Any, live: Task, rows: Tensor, dead: Tensor
+    ) -> tuple[Any, Task, Tensor, Tensor]:
+        """Replace dead rows by waiting inputs; drop them once they are an eighth of the batch.
+
+        Queries of dead rows are never sent, so for black-box attacks they cost nothing until dropped.
+        """
+        gone = dead.nonzero().squeeze(1)
+        if not len(gone):
+            return state, live, rows, dead
+        if self.next < len(self.task) and (len(gone) * 8 >= len(rows) or len(gone) >= 16):
+            fresh = self._admit(len(gone))
+            new_live = take_rows(self.task, fresh)
+            new_state = self.attack.start(new_live)
+            where = gone[: len(fresh)]
+            if len(fresh) == len(gone):
+                dead = torch.zeros_like(dead)
+                state = put_rows(state, where, new_state)
+                return state, put_rows(live, where, new_live), rows.index_copy(0, where, fresh), dead
+            keep = (~dead).nonzero().squeeze(1)
+            state = cat_rows(take_rows(state, keep), new_state)
+            live = cat_rows(take_rows(live, keep), new_live)
+            rows = torch.cat([rows[keep], fresh])
+            return state, live, rows, torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        if len(gone) * 8 < len(rows):
+            return state, live, rows, dead
+        keep = (~dead).nonzero().squeeze(1)
+        return take_rows(state, keep), take_rows(live, keep), rows[keep], dead[keep]

@@ -1,0 +1,172 @@
+"""One attack on some inputs, from question to verdict: search on the twin, verify on the model.
+
+This is the piece of work every caller shares: an attack used alone, a stage of a cascade, a worker's share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hardpoint.core.rng import Rng
+from hardpoint.core.rows import take_rows
+from hardpoint.engine.attack import Attack, Task
+from hardpoint.engine.budget import Deadline
+from hardpoint.engine.guard import frozen_parameters, preserved_random_state
+from hardpoint.engine.oracle import Oracle
+from hardpoint.engine.runner import Found, run_attack
+from hardpoint.engine.twin import Itself, Twin, TwinPlan, build_twin
+from hardpoint.engine.verify import verify
+from hardpoint.models.base import Differentiable, Model
+from hardpoint.threats.threat import Threat
+
+RANDOM_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model under attack, with how to search on it.
+
+    Attributes:
+        model: the model itself; only it gives verdicts.
+        twin: how to copy it for searching.
+        capacity: inputs in flight.
+        is_random: whether its answers vary; gradients and answers are averaged then.
+    """
+
+    model: Model
+    twin: TwinPlan
+    capacity: int = 256
+    is_random: bool = False
+
+    def searchable(self) -> Twin | Itself:
+        """What attacks search on; build once, use for many searches."""
+        return build_twin(self.model, self.twin)
+
+
+@dataclass(frozen=True)
+class Searched:
+    """Verified results, one row per input.
+
+    ``passes`` counts what the attack spent; what verification spent is in ``verification``.
+    """
+
+    broken: Tensor
+    adversarial: Tensor
+    prediction: Tensor
+    distance: Tensor
+    forward: Tensor
+    backward: Tensor
+    finished: Tensor
+    claimed: int
+    rejected: int
+    verification: int
+
+
+def search(
+    attack: Attack,
+    target: Target,
+    twin: Twin | Itself,
+    threat: Threat,
+    x: Tensor,
+    y: Tensor,
+    index: Tensor,
+    ranked: Tensor,
+    *,
+    rng: Rng,
+    allowance: Tensor | None = None,
+    deadline: Deadline | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Searched:
+    """Attack the inputs ``x`` and verify what is claimed.
+
+    A claim that the model does not confirm (the twin rounds differently) is not the end of its input: the
+    attack is run once more for it, on the model itself.
+    """
+    region = threat.perturbation.around(x, target.model.box)
+    turn = torch.zeros_like(index)
+    task = Task(index, y, region, ranked, turn, threat.goal, target.model.box, rng)
+    samples = RANDOM_SAMPLES if target.is_random else 1
+
+    def run(on: Twin | Itself, rows: Tensor, allowed: Tensor | None) -> Found:
+        # the attack is shown what it needs, and never more than the threat allows
+        oracle = Oracle(on, min(threat.access, attack.needs), chunk=target.capacity, samples=samples)
+        return run_attack(
+            attack,
+            oracle,
+            take_rows(task, rows),
+            capacity=target.capacity,
+            allowance=None if allowed is None else allowed[rows],
+            deadline=deadline,
+            progress=progress,
+        )
+
+    everyone = torch.arange(len(x), device=x.device)
+    with preserved_random_state(seed=(rng.seed ^ rng.stream) % 2**63):
+        with _frozen(target, twin):
+            found = run(twin, everyone, allowance)
+        prediction = torch.full_like(y, -1)
+        broken, checked = found.hit.clone(), 0
+        claims = found.hit.nonzero().squeeze(1)
+        rejected = claims[:0]
+        if len(claims):
+            verdict = verify(
+                target.model,
+                take_rows(region, claims),
+                found.adversarial[claims],
+                y[claims],
+                threat.goal,
+                chunk=target.capacity,
+                is_random=target.is_random,
+            )
+            broken[claims], prediction[claims] = verdict.stands, verdict.prediction
+            checked += verdict.passes
+            rejected = claims[~verdict.stands]
+        forward, backward = found.forward, found.backward
+        adversarial, distance, finished = found.adversarial, found.distance, found.finished
+        if len(rejected):
+            left = None if allowance is None else allowance - forward - backward
+            exact = build_twin(target.model, TwinPlan(copied=False))
+            with _frozen(target, exact):
+                again = run(exact, rejected, left)
+            verdict = verify(
+                target.model,
+                take_rows(region, rejected),
+                again.adversarial,
+                y[rejected],
+                threat.goal,
+                chunk=target.capacity,
+                is_random=target.is_random,
+            )
+            stands = verdict.stands & again.hit
+            checked += verdict.passes
+            broken[rejected], prediction[rejected] = stands, verdict.prediction
+            forward[rejected] += again.forward
+            backward[rejected] += again.backward
+            adversarial[rejected], distance[rejected] = again.adversarial, again.distance
+            finished[rejected] = again.finished
+            rejected = rejected[~stands]
+    keep = broken.view(-1, *([1] * (x.dim() - 1)))
+    return Searched(
+        broken=broken,
+        adversarial=torch.where(keep, adversarial, x),
+        prediction=torch.where(broken, prediction, -1),
+        distance=torch.where(broken, distance, torch.nan),
+        forward=forward,
+        backward=backward,
+        finished=finished,
+        claimed=len(claims),
+        rejected=len(rejected),
+        verification=checked,
+    )
+
+
+def _frozen(target: Target, twin: Twin | Itself) -> AbstractContextManager[None]:
+    """Freeze the model's own parameters while it is searched on directly; copies are frozen already."""
+    if twin.plan.copied or not isinstance(target.model, Differentiable):
+        return nullcontext()
+    return frozen_parameters(target.model.module)

@@ -1,0 +1,80 @@
+"""The verdict: every claimed example is checked on the untouched model before it counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hardpoint.core.rows import chunks
+from hardpoint.evidence.rate import Rate
+from hardpoint.models.base import Model
+from hardpoint.threats.goals import Goal
+from hardpoint.threats.perturbation import Region
+
+RANDOM_PASSES = 32
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Row by row, whether a claim stood, and the label the model gives the example alone."""
+
+    stands: Tensor
+    prediction: Tensor
+    passes: int
+
+
+def verify(
+    model: Model,
+    region: Region,
+    adversarial: Tensor,
+    y: Tensor,
+    goal: Goal,
+    *,
+    chunk: int = 256,
+    is_random: bool = False,
+) -> Verified:
+    """Check claims on the model itself, in its own precision.
+
+    A claim stands when the example lies inside the perturbation set and the input box (exactly, in float64)
+    and reaches the goal both within a batch and *alone*, so that no example owes its success to its batch
+    mates or to rounding. For a random model it must reach the goal in more than half of all passes, by the
+    lower end of the 95 % interval over 32 passes.
+
+    Args:
+        model: the model as the user gave it.
+        region: the allowed inputs around the originals, ``[n, ...]``.
+        adversarial: the claimed examples, ``[n, ...]``.
+        y: right labels, ``[n]``.
+        goal: what counts as success.
+        chunk: batch size of the joint check.
+        is_random: whether the model's answers vary.
+    """
+    inside = region.contains(adversarial)
+    if is_random:
+        return _verify_random(model, inside, adversarial, y, goal, chunk)
+    prediction = torch.cat([model.predict(part) for part in chunks(adversarial, chunk)])
+    stands = inside & goal.reached(prediction, y)
+    passes = len(adversarial)
+    for row in stands.nonzero().squeeze(1).tolist():
+        alone = model.predict(adversarial[row : row + 1])
+        passes += 1
+        prediction[row] = alone[0]
+        stands[row] = bool(goal.reached(alone, y[row : row + 1])[0])
+    return Verified(stands, prediction, passes)
+
+
+def _verify_random(
+    model: Model, inside: Tensor, adversarial: Tensor, y: Tensor, goal: Goal, chunk: int
+) -> Verified:
+    answers = torch.stack(
+        [
+            torch.cat([model.predict(part) for part in chunks(adversarial, chunk)])
+            for _ in range(RANDOM_PASSES)
+        ]
+    )
+    wins = goal.reached(answers, y.expand_as(answers)).sum(0)
+    beyond_half = [Rate.of(int(w), RANDOM_PASSES).low > 0.5 for w in wins]
+    stands = inside & torch.tensor(beyond_half, dtype=torch.bool, device=inside.device)
+    return Verified(stands, answers.mode(0).values, RANDOM_PASSES * len(adversarial))
