@@ -10,6 +10,8 @@ Names load on first use, so that importing the package costs nothing.
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -55,6 +57,20 @@ _HOMES = {
 _PACKAGES = ("attacks", "data", "engine", "evidence", "models", "testing", "threats")
 
 __all__ = ["__version__", *sorted(_HOMES), *_PACKAGES]
+
+
+class _Front(ModuleType):
+    """The package, except that its verbs stay functions.
+
+    Importing ``hardpoint.assess`` would otherwise put that sub-package in the place of ``hardpoint.assess()``.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Front
 
 
 def __getattr__(name: str) -> Any:

@@ -38,10 +38,18 @@ from hardpoint.evidence.store import AssessmentFolder, RunFolder
 from hardpoint.models.base import Differentiable, Model
 from hardpoint.models.limits import limit_access
 from hardpoint.models.loading import load_model
+from hardpoint.threats.features import FeatureEdits, LintKind, lint
 from hardpoint.threats.perturbation import Perturbation
 from hardpoint.threats.threat import Threat
 
 _SHOWN = 12
+_ROWS_AGAINST_SCHEMA = (
+    LintKind.BROKEN_RELATION,
+    LintKind.OUT_OF_BOUNDS,
+    LintKind.NOT_WHOLE,
+    LintKind.WRONG_LEVEL,
+    LintKind.NOT_ONE_HOT,
+)
 
 
 def assess(
@@ -59,6 +67,7 @@ def assess(
     workers: int | Executor = 1,
     batch_size: int | None = None,
     gate: float | None = None,
+    name: str | None = None,
     allow_training: tuple[str, ...] = (),
     header: dict[str, Any] | None = None,
 ) -> Result:
@@ -80,6 +89,7 @@ def assess(
         workers: local processes, or an executor.
         batch_size: inputs in flight; chosen from the input's size by default.
         gate: the robust accuracy asked for; the record's verdict fails below it.
+        name: what the assessment is called in reports and run folders; the threat's name by default.
         allow_training: names of layers that may stay in training mode.
         header: further entries for the run's header, for example the command.
 
@@ -108,6 +118,7 @@ def assess(
             batch_size,
             allow_training,
             display,
+            name,
             {**(header or {}), "environment": describe_environment()},
         )
         kept = x if isinstance(x, torch.Tensor) else data.x if isinstance(data, MemoryDataset) else None
@@ -147,10 +158,12 @@ class _Run:
         display: Progress,
         header: dict[str, Any],
         extra: tuple[Finding, ...],
+        name: str,
     ) -> None:
         self.session, self.diagnosis, self.mode, self.budget = session, diagnosis, mode, budget
         self.run, self.executor, self.display, self.header, self.extra = run, executor, display, header, extra
-        self.folder: AssessmentFolder | None = run.assessment(session.threat.name) if run else None
+        self.folder: AssessmentFolder | None = run.assessment(name) if run else None
+        self.name = name
         self.examples: list[tuple[NDArray[np.int64], NDArray[Any]]] = []
         self.table = Table(len(session.data), 0)
         self.out_of_time = False
@@ -170,6 +183,7 @@ class _Run:
         batch_size: int | None,
         allow_training: tuple[str, ...],
         display: Progress,
+        name: str | None,
         header: dict[str, Any],
     ) -> _Run:
         """Check everything that can be checked before anything is spent or written."""
@@ -189,7 +203,7 @@ class _Run:
         _check_goal(threat, diagnosis.classes)
         if threat.perturbation.eps == 0:
             extra += (finding("HP203", f"{threat.perturbation.describe()['text']} allows no change"),)
-        extra += _few(len(data))
+        extra += (*_schema_findings(threat, sample), *_few(len(data)))
         stages = cascade(threat, mode, diagnosis.classes)
         if budget.queries is not None and threat.access is not Access.GRADIENTS:
             threat_queries = min(budget.queries, threat.queries or budget.queries)
@@ -197,7 +211,8 @@ class _Run:
                 Threat(threat.perturbation, threat.goal, threat.access, threat_queries), mode, None
             )
         capacity = batch_size or default_capacity(sample[0].numel())
-        folder = run.assessment(threat.name) if run else None
+        name = name or threat.name
+        folder = run.assessment(name) if run else None
         old = (
             folder.plan() if folder is not None and resume and (folder.path / "plan.json").exists() else None
         )
@@ -209,7 +224,7 @@ class _Run:
         if threat.access is not Access.GRADIENTS:
             target = replace(target, model=limit_access(diagnosis.model, threat.access))
         session = Session(target, data, threat, stages, seed, sample.device, deadline)
-        self = cls(session, diagnosis, mode, budget, run, executor, display, header, extra)
+        self = cls(session, diagnosis, mode, budget, run, executor, display, header, extra, name)
         if run is not None and folder is not None:
             run.begin(header, resume=resume)
             folder.begin(self.plan())
@@ -371,7 +386,7 @@ class _Run:
         if isinstance(model, Differentiable) and not session.target.twin.copied and not self._black_box:
             found.append(finding("HP402", "the model cannot be copied"))
         return Assessment(
-            name=session.threat.name,
+            name=self.name,
             model=model.describe(),
             data=session.data.describe(),
             threat=session.threat.describe(),
@@ -433,6 +448,18 @@ def _anything(model: Model) -> Any:
     from hardpoint.core.box import UNBOUNDED
 
     return UNBOUNDED
+
+
+def _schema_findings(threat: Threat, x: Tensor) -> tuple[Finding, ...]:
+    """What is amiss with a table's constraints, seen on some rows."""
+    if not isinstance(threat.perturbation, FeatureEdits):
+        return ()
+    kinds = {LintKind.VACUOUS_RELATION: "HP204", **dict.fromkeys(_ROWS_AGAINST_SCHEMA, "HP205")}
+    return tuple(
+        finding(kinds[issue.kind], f"{issue.subject}: {issue.message}", cure=issue.cure, measured=issue.measured)
+        for issue in lint(threat.perturbation.schema, x.cpu())
+        if issue.kind in kinds
+    )
 
 
 def _few(n: int) -> tuple[Finding, ...]:

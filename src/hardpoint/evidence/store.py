@@ -86,8 +86,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """``value`` as readable JSON at ``path``, atomically."""
-    write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+    """``value`` as readable JSON at ``path``, atomically; infinities and NaN become null."""
+    write_atomically(path, (json.dumps(finite(dict(value)), indent=1, allow_nan=False) + "\n").encode())
 
 
 class AssessmentFolder:
@@ -111,7 +111,7 @@ class AssessmentFolder:
             write_json(file, plan)
             return
         old = read_json(file)
-        new = json.loads(json.dumps(plan))
+        new = json.loads(json.dumps(finite(dict(plan))))
         for key in sorted({*old, *new}):
             if old.get(key) != new.get(key):
                 raise RunError(
@@ -156,7 +156,7 @@ class AssessmentFolder:
         if assessment.examples is not None:
             shown = {f.name: getattr(assessment.examples, f.name) for f in fields(Examples)}
             write_atomically(self.path / "examples.npz", _npz(shown))
-        write_json(self.path / "assessment.json", finite(assessment.to_json()))
+        write_json(self.path / "assessment.json", assessment.to_json())
 
     def read(self) -> Assessment:
         """The finished record.

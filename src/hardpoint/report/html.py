@@ -1,0 +1,159 @@
+"""The report page: one HTML file that loads nothing, runs only its own script and prints well."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from hardpoint.evidence import Assessment
+from hardpoint.evidence.store import finite, write_atomically
+from hardpoint.report import words
+from hardpoint.report.reading import model_name, overall, tool_version, unfinished
+from hardpoint.report.view import FIRST_CLASSES, Detail, Section, section
+
+MAX_BYTES = 2_000_000
+_LONGEST = 2000  # characters of one name or message on a page
+_MAX_HEADER_LINES = 300
+# Tried in order until the page is small enough.
+_DETAILS = (Detail(12, 100), Detail(6, 100), Detail(3, 50), Detail(1, 20), Detail(0, 20), Detail(0, 0))
+
+
+def _finalize(value: Any) -> Any:
+    """What a template prints: markup as it is, anything else cut and made harmless (then escaped)."""
+    if isinstance(value, Markup):
+        return value
+    text = words.printable("" if value is None else value)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+
+
+def environment() -> Environment:
+    """The templates' environment: everything escaped, undefined names are errors."""
+    env = Environment(
+        loader=PackageLoader("hardpoint.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters.update(
+        percent=words.percent,
+        interval=words.interval,
+        number=words.number,
+        points=words.points,
+        duration=words.duration,
+    )
+    return env
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A style sheet or script that goes into the page, with the hash its policy allows."""
+
+    text: Markup
+    source: Markup
+
+    @classmethod
+    def of(cls, text: str) -> Asset:
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+        return cls(Markup(text), Markup(f"'sha256-{digest}'"))
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from one of the templates, with the shared style sheet and script inside."""
+    env = environment()
+    style = Asset.of(env.get_template("style.css.j2").render())
+    script = Asset.of(env.get_template("script.js").render())
+    return env.get_template(template).render(style=style, script=script, **values)
+
+
+def write_html(
+    path: str | os.PathLike[str], assessments: Sequence[Assessment], header: Mapping[str, Any]
+) -> Path:
+    """Write the report page of a run; returns where it is.
+
+    Of the header the page shows ``command`` and ``code`` (how to repeat the run, at a
+    shell and in Python), ``created``, ``status``,
+    ``versions`` (name to version), ``assessments`` (the planned names), and the whole of it folded away.
+    Examples are left out, and the page says so, where it would exceed 2 MB.
+
+    Raises:
+        RunError: when the file cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_html(Path(folder) / "report.html", [], {"created": "2025-01-01"}).name
+    'report.html'
+    """
+    page = page_of(assessments, header)
+    target = Path(path)
+    write_atomically(target, page.encode("utf-8"))
+    return target
+
+
+def page_of(assessments: Sequence[Assessment], header: Mapping[str, Any]) -> str:
+    """The report page as text, at most 2 MB where leaving out examples and class bars achieves that."""
+    page = ""
+    for detail in _DETAILS:
+        sections = [section(a, i, detail) for i, a in enumerate(assessments, start=1)]
+        page = render("report.html.j2", **_values(sections, assessments, header, detail))
+        if len(page.encode("utf-8")) <= MAX_BYTES:
+            break
+    return page
+
+
+def _values(
+    sections: Sequence[Section],
+    assessments: Sequence[Assessment],
+    header: Mapping[str, Any],
+    detail: Detail,
+) -> dict[str, Any]:
+    models = list(dict.fromkeys(model_name(a) for a in assessments))
+    hashes = {(s.model, str(s.record.model.get("sha256") or "")) for s in sections}
+    data = {(str(a.data.get("name") or "data"), str(a.data.get("sha256") or "")) for a in assessments}
+    lines = json.dumps(finite(dict(header)), indent=1, ensure_ascii=False, default=str).splitlines()
+    return {
+        "sections": sections,
+        "models": models,
+        "inputs": _inputs(assessments),
+        "missing": unfinished(assessments, header),
+        "verdict": overall(assessments, header),
+        "version": tool_version(header),
+        "created": words.moment(header.get("created") or ""),
+        "is_running": header.get("status") == "running",
+        "command": _command(header.get("command")),
+        "code": str(header.get("code") or ""),
+        "versions": header.get("versions") if isinstance(header.get("versions"), Mapping) else {},
+        "model_hashes": sorted(hashes),
+        "data_hashes": sorted(data),
+        "seeds": sorted({a.seed for a in assessments}),
+        "header_lines": lines[:_MAX_HEADER_LINES],
+        "header_cut": len(lines) > _MAX_HEADER_LINES,
+        "first_classes": FIRST_CLASSES,
+        "is_trimmed": detail is not _DETAILS[0],
+    }
+
+
+def _command(value: Any) -> str:
+    """A command line, given as text or as its words."""
+    if isinstance(value, list | tuple):
+        return " ".join(str(v) for v in value)
+    return str(value or "")
+
+
+def _inputs(assessments: Sequence[Assessment]) -> str:
+    """How many inputs of which data, in words."""
+    each = dict.fromkeys((a.robust_accuracy.n, str(a.data.get("name") or "")) for a in assessments)
+    return "; ".join(
+        f"{words.number(n)} input{'' if n == 1 else 's'}" + (f" of {name}" if name else "")
+        for n, name in each
+    )

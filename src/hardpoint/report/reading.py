@@ -1,0 +1,104 @@
+"""What every form of a report reads out of the records: one reading, so that all forms agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from hardpoint.evidence import Assessment, Finding, Rate, Severity, Status, Verdict
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many inputs ended in each status."""
+
+    clean_error: int
+    broken: int
+    standing: int
+    unfinished: int
+
+    @property
+    def right(self) -> int:
+        """Inputs the model gets right before any attack."""
+        return self.broken + self.standing + self.unfinished
+
+
+def counts(assessment: Assessment) -> Counts:
+    """The statuses of an assessment's inputs, counted."""
+    status = assessment.outcomes.status
+    return Counts(*(int((status == s).sum()) for s in Status))
+
+
+def class_rates(assessment: Assessment) -> list[tuple[int, Rate]]:
+    """Robust accuracy of every class that occurs, worst first; of two alike, the one with more inputs."""
+    label, broken = assessment.outcomes.label, assessment.outcomes.broken
+    rates = []
+    for k in np.unique(label):
+        own = label == k
+        rates.append((int(k), Rate.of(int((own & ~broken).sum()), int(own.sum()))))
+    return sorted(rates, key=lambda pair: (pair[1].value, -pair[1].n, pair[0]))
+
+
+def class_name(assessment: Assessment, label: int) -> str:
+    """The name of a class where the data give one, else ``class 3``."""
+    names = assessment.data.get("classes")
+    if isinstance(names, list | tuple) and 0 <= label < len(names):
+        return str(names[label])
+    return f"class {label}"
+
+
+def model_name(assessment: Assessment) -> str:
+    """What to call the model."""
+    return str(assessment.model.get("name") or assessment.model.get("kind") or "model")
+
+
+def threat_name(assessment: Assessment) -> str:
+    """The threat's short stable name."""
+    return str(assessment.threat.get("name") or assessment.name)
+
+
+def by_severity(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings, the gravest first, then by id."""
+    return sorted(findings, key=lambda f: (-f.severity, f.id))
+
+
+def unfinished(assessments: Sequence[Assessment], header: Mapping[str, Any]) -> list[str]:
+    """The names of the assessments that the run planned and did not finish."""
+    done = {a.name for a in assessments}
+    return [str(name) for name in header.get("assessments") or () if str(name) not in done]
+
+
+def overall(assessments: Sequence[Assessment], header: Mapping[str, Any]) -> Verdict:
+    """The worst verdict of a run; what did not run is never a pass."""
+    if not assessments:
+        return Verdict.NOT_RUN
+    verdicts = {a.verdict for a in assessments}
+    if Verdict.FAIL in verdicts:
+        return Verdict.FAIL
+    if verdicts != {Verdict.PASS} or unfinished(assessments, header):
+        return Verdict.WARN
+    return Verdict.PASS
+
+
+def weaknesses(assessment: Assessment) -> list[str]:
+    """Why the number may be worth less than it looks, one line each."""
+    reasons = [] if assessment.complete else ["not every input was attacked in full"]
+    return reasons + [
+        f"{f.id}: {f.message}" for f in by_severity(assessment.findings) if f.severity is Severity.FAIL
+    ]
+
+
+def tool_version(header: Mapping[str, Any]) -> str:
+    """The Hardpoint that made the run, or else this one."""
+    versions = header.get("versions")
+    recorded = versions.get("hardpoint") if isinstance(versions, Mapping) else None
+    if recorded:
+        return str(recorded)
+    try:
+        return version("hardpoint")
+    except PackageNotFoundError:
+        return "unknown"
