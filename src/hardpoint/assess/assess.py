@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from hardpoint.assess.strength import Strength, measure_strength, query_curve
 from hardpoint.assess.work import Arrays, Piece, Session, Table, do_piece
 from hardpoint.attacks.base import default_capacity, usable_threat
 from hardpoint.core.access import Access
-from hardpoint.core.errors import ThreatError
+from hardpoint.core.errors import RunError, ThreatError
 from hardpoint.data import Dataset, MemoryDataset, check_dataset
 from hardpoint.engine.attack import Attack
 from hardpoint.engine.budget import Budget, Deadline
@@ -119,10 +121,15 @@ def assess(
             allow_training,
             display,
             name,
-            {**(header or {}), "environment": describe_environment()},
+            {
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "code": _as_code(threat, mode, seed),
+                **(header or {}),
+                "environment": describe_environment(),
+            },
         )
         kept = x if isinstance(x, torch.Tensor) else data.x if isinstance(data, MemoryDataset) else None
-        return run.complete(gate, began, kept)
+        return run.stored(gate, kept) or run.complete(gate, began, kept)
 
 
 def doctor(model: Any, x: Any, y: Any = None, *, allow_training: tuple[str, ...] = ()) -> tuple[Finding, ...]:
@@ -226,6 +233,8 @@ class _Run:
         session = Session(target, data, threat, stages, seed, sample.device, deadline)
         self = cls(session, diagnosis, mode, budget, run, executor, display, header, extra, name)
         if run is not None and folder is not None:
+            if old:
+                folder.begin(self.plan())  # work under another plan is refused before anything is written
             run.begin(header, resume=resume)
             folder.begin(self.plan())
             if isinstance(data, MemoryDataset) and not (folder.path / "inputs.npy").exists():
@@ -252,27 +261,38 @@ class _Run:
 
     # --- running ---------------------------------------------------------------------------------------------
 
+    def stored(self, gate: float | None, inputs: Tensor | None) -> Result | None:
+        """The assessment, judged by ``gate``, where the folder holds it finished already."""
+        if self.run is None or self.folder is None or not self.folder.is_finished:
+            return None
+        record = self.folder.read()
+        if record.gate != gate:
+            record = replace(record, gate=gate)
+            self.folder.finish(record)
+        self.run.close(record.name, complete=record.complete)
+        return Result(record, self.run.header(), InFolder(self.folder), inputs)
+
     def complete(self, gate: float | None, began: float, inputs: Tensor | None) -> Result:
+        """Do what is left to do and write the record."""
         try:
             stages = self._stages()
+            strength = Strength((), (), ())
+            if not self.out_of_time:
+                self.display.begin("checking the attack's strength", 1)
+                strength = measure_strength(self.session, self.table, stages)
+                self.display.end("done")
         except BaseException as error:
             if self.run is not None and self.run.exists:
                 interrupted = isinstance(error, KeyboardInterrupt)
-                self.run.update(status="interrupted" if interrupted else "failed")
+                with suppress(RunError):  # a full disk must not hide the error
+                    self.run.update(status="interrupted" if interrupted else "failed")
             raise
-        strength = Strength((), (), ())
-        if not self.out_of_time:
-            self.display.begin("checking the attack's strength", 1)
-            strength = measure_strength(self.session, self.table, stages)
-            self.display.end("done")
         record = self._record(stages, strength, gate, time.monotonic() - began)
         source: InMemory | InFolder = InMemory(tuple(self.examples))
         if self.folder is not None and self.run is not None:
-            if record.complete:
+            if not self.out_of_time:  # a run out of passes or queries has done all it was asked to do
                 self.folder.finish(record)
-            names = [*self.run.header()["assessments"], record.name]
-            status = "finished" if record.complete else "out of budget"
-            self.run.update(status=status, assessments=list(dict.fromkeys(names)))
+            self.run.close(record.name, complete=record.complete)
             source = InFolder(self.folder)
         header = self.run.header() if self.run else self.header
         return Result(record, header, source, inputs)
@@ -443,6 +463,12 @@ class _Run:
         )
 
 
+def _as_code(threat: Threat | Perturbation, mode: Mode | str, seed: int) -> str:
+    """The call, for the report's section on reproducing it."""
+    what = threat if isinstance(threat, Perturbation) else Threat.of(threat)
+    return f"hp.assess(model, x, y, threat={what!r}, mode={Mode.parse(mode).value!r}, seed={seed})"
+
+
 def _anything(model: Model) -> Any:
     """The box for the first look at the data; the model's own box is checked after the doctor spoke."""
     from hardpoint.core.box import UNBOUNDED
@@ -456,7 +482,9 @@ def _schema_findings(threat: Threat, x: Tensor) -> tuple[Finding, ...]:
         return ()
     kinds = {LintKind.VACUOUS_RELATION: "HP204", **dict.fromkeys(_ROWS_AGAINST_SCHEMA, "HP205")}
     return tuple(
-        finding(kinds[issue.kind], f"{issue.subject}: {issue.message}", cure=issue.cure, measured=issue.measured)
+        finding(
+            kinds[issue.kind], f"{issue.subject}: {issue.message}", cure=issue.cure, measured=issue.measured
+        )
         for issue in lint(threat.perturbation.schema, x.cpu())
         if issue.kind in kinds
     )

@@ -49,12 +49,9 @@ def measure_strength(session: Session, table: Table, stages: tuple[StageRecord, 
     would spend queries that the threat does not allow.
     """
     pilot = _Pilot.of(session, table)
-    checks: list[Check] = []
-    curve: tuple[CurvePoint, ...] = ()
-    if stages:
-        checks.append(_residual(stages))
-    checks.append(_noise(session, pilot))
     white_box = session.threat.access is Access.GRADIENTS
+    curve: tuple[CurvePoint, ...] = ()
+    checks = [_residual(stages) if white_box else _late_successes(table), _noise(session, pilot, white_box)]
     eps = session.threat.perturbation.eps
     if white_box and 0 < eps < math.inf:
         raw, curve = _eps_curve(session, pilot, eps)
@@ -119,7 +116,7 @@ def _residual(stages: tuple[StageRecord, ...]) -> Check:
     """C2: what one more stage like the last could still find, by the last stage's own yield."""
     last = stages[-1]
     if last.inputs == 0:
-        return Check("HP305", "Nothing left for the last stage", 0.0, 0.02, Verdict.PASS, "no input stood")
+        return Check("HP305", "Yield of the last stage", 0.0, 0.02, Verdict.PASS, "no input stood any more")
     rate = Rate.of(last.broken, last.inputs)
     passed = last.broken == 0 or rate.low <= 0.02
     return Check(
@@ -132,10 +129,29 @@ def _residual(stages: tuple[StageRecord, ...]) -> Check:
     )
 
 
-def _noise(session: Session, pilot: _Pilot) -> Check:
-    """C8: random allowed inputs."""
-    at = np.flatnonzero(pilot.standing)
-    name, wins, draws = "Random noise", 0, _NOISE_DRAWS if session.threat.queries is None else 16
+def _late_successes(table: Table) -> Check:
+    """C2 for black-box attacks: had the success rate levelled off when the queries ran out?"""
+    spent = table.forward[table.status != Status.CLEAN_ERROR]
+    half = int(spent.max(initial=0)) // 2
+    late = int(((table.status == Status.BROKEN) & (table.forward > half)).sum())
+    stood = late + int((table.status == Status.STANDING).sum())
+    rate = late / max(1, stood)
+    return Check(
+        "HP305",
+        "Yield of the second half of the queries",
+        rate,
+        0.05,
+        Verdict.PASS if rate <= 0.05 else Verdict.WARN,
+        f"queries {half + 1} and later broke {late} of the {stood} inputs that had stood until then",
+    )
+
+
+def _noise(session: Session, pilot: _Pilot, white_box: bool) -> Check:
+    """C8: random allowed inputs. They must break nothing that a gradient attack left standing; a black-box
+    attack, which must stop at its query budget, may leave some, but must break more than they do."""
+    at = np.flatnonzero(pilot.standing if white_box else pilot.right)
+    name, wins, draws = "Random noise", 0, _NOISE_DRAWS if white_box else 16
+    allowed = 0.0 if white_box else float((pilot.right & ~pilot.standing).sum() / max(1, pilot.right.sum()))
     if len(at):
         rows = torch.from_numpy(at).to(pilot.x.device)
         region = session.threat.perturbation.around(pilot.x[rows], session.target.model.box)
@@ -153,9 +169,10 @@ def _noise(session: Session, pilot: _Pilot) -> Check:
         "HP301",
         name,
         share,
-        0.0,
-        Verdict.PASS if wins == 0 else Verdict.FAIL,
-        f"{draws} random allowed inputs each broke {wins} of the {len(at)} pilot inputs that stand",
+        allowed,
+        Verdict.PASS if share <= allowed else Verdict.FAIL,
+        f"{draws} random allowed inputs each broke {wins} of {len(at)} pilot inputs"
+        + (" that stand" if white_box else f"; the attack broke {100 * allowed:.0f} %"),
     )
 
 

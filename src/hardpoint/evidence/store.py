@@ -30,6 +30,7 @@ from hardpoint.core.errors import RunError
 from hardpoint.evidence.assessment import SCHEMA_VERSION, Assessment, Examples, Outcomes
 
 _FILE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+_PART = ".part-"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -41,7 +42,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_PART)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
@@ -194,21 +195,35 @@ class RunFolder:
         return (self.path / "run.json").exists()
 
     def begin(self, header: Mapping[str, Any], *, resume: bool) -> None:
-        """Start a run, or continue one.
+        """Start a run, or continue one, whose header stays; ``header["assessments"]`` names what is planned.
 
         Raises:
             RunError: when the folder already holds a run and ``resume`` is off, or cannot be written.
         """
+        planned = [str(name) for name in header.get("assessments", [])]
         if self.exists and not resume:
             raise RunError(
                 f"{self.path} already holds a run", "pass --resume to continue it, or a new folder"
             )
-        if not self.exists and self.path.exists() and any(self.path.iterdir()):
+        if not self.exists and self._holds_something():
             raise RunError(f"{self.path} is not empty and holds no run", "give an empty or new folder")
+        if self.exists:
+            names = dict.fromkeys([*self.header().get("assessments", []), *planned])
+            self.update(status="running", assessments=list(names))
+            return
         write_json(
             self.path / "run.json",
-            {"schema": SCHEMA_VERSION, **header, "status": "running", "assessments": []},
+            {"schema": SCHEMA_VERSION, **header, "status": "running", "assessments": planned},
         )
+
+    def _holds_something(self) -> bool:
+        """Whether anything is there but what a killed write leaves."""
+        try:
+            return self.path.exists() and any(not p.name.startswith(_PART) for p in self.path.iterdir())
+        except OSError as error:
+            raise RunError(
+                f"cannot read {self.path}: {error.strerror or error}", "give an empty or new folder"
+            ) from None
 
     def header(self) -> dict[str, Any]:
         """What was run, on what, and whether it finished."""
@@ -217,6 +232,13 @@ class RunFolder:
     def update(self, **changes: Any) -> None:
         """Change entries of the header."""
         write_json(self.path / "run.json", {**self.header(), **changes})
+
+    def close(self, name: str, *, complete: bool) -> None:
+        """Enter that the assessment ``name`` has ended; the run is finished when all it planned are."""
+        names = list(dict.fromkeys([*self.header()["assessments"], name]))
+        done = all(self.assessment(str(n)).is_finished for n in names)
+        status = "out of budget" if not complete else "finished" if done else "running"
+        self.update(status=status, assessments=names)
 
     def assessment(self, name: str) -> AssessmentFolder:
         """The folder of the assessment ``name``; raises ``RunError`` for a name that is no plain file name."""

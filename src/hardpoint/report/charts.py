@@ -191,7 +191,9 @@ def _whisker(x: float, mark: Mark, gate: float | None) -> str:
     is_gate_above = gate is not None and y - 26 < _y(gate) < y - 2
     is_below = x > _LEFT + 70 and (is_gate_above or x > _WIDTH * 0.7)
     anchor, dx, label_y = ("end", -9, y + 18) if is_below else ("start", 9, y - 9)
-    label_y = min(max(label_y, _TOP + 4), _HEIGHT - _BOTTOM - 4)
+    if label_y < _TOP:
+        label_y = y + 20
+    label_y = min(label_y, _HEIGHT - _BOTTOM - 4)
     return (
         f'<g class="mark"><line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>'
         f'<line x1="{x - 4:.1f}" x2="{x + 4:.1f}" y1="{top}" y2="{top}"/>'

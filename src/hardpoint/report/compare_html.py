@@ -13,7 +13,8 @@ from hardpoint.evidence.store import write_atomically
 from hardpoint.report import charts, words
 from hardpoint.report.compare import Comparison, ThreatComparison
 from hardpoint.report.html import render
-from hardpoint.report.reading import class_name, tool_version
+from hardpoint.report.reading import by_severity, class_name, tool_version, weaknesses
+from hardpoint.report.view import FindingView, finding_view
 
 MAX_FLIPS = 200
 _STATUS = {
@@ -48,6 +49,8 @@ class Panel:
     say: str
     bar_a: Markup
     bar_b: Markup
+    appeared: tuple[FindingView, ...]
+    gone: tuple[FindingView, ...]
     flips: tuple[Flip, ...]
     more_flips: int
 
@@ -78,7 +81,14 @@ def write_comparison_html(
 
 def _panel(t: ThreatComparison, position: int, names: tuple[str, str]) -> Panel:
     d = t.robust
-    if not d.is_clear:
+    doubts = [
+        f"{name}: {reason}"
+        for name, record in zip(names, (t.a, t.b), strict=True)
+        for reason in weaknesses(record)
+    ]
+    if doubts:
+        tone, word = "warn", "In doubt"
+    elif not d.is_clear:
         tone, word = "none", "No clear change"
     elif d.value > 0:
         tone, word = "pass", "More robust"
@@ -86,9 +96,12 @@ def _panel(t: ThreatComparison, position: int, names: tuple[str, str]) -> Panel:
         tone, word = "fail", "Less robust"
     say = f"Robust accuracy goes from {words.percent(t.a.robust_accuracy.value)} ({names[0]}) to "
     say += f"{words.percent(t.b.robust_accuracy.value)} ({names[1]}): "
-    say += f"{words.points(d.value)} points [{words.points(d.low)} to {words.points(d.high)}]."
-    if not d.is_clear:
-        say += " The interval includes no change at all."
+    say += f"{words.points(d.value)} points [{words.points(d.low)} to {words.points(d.high)}]"
+    if d.paired and not len(t.a.outcomes) == len(t.b.outcomes) == d.n:
+        say += f" on the {words.number(d.n)} inputs that both runs hold"
+    say += "." if d.is_clear else ". The interval includes no change at all."
+    if doubts:
+        say += f" The comparison rests on a number that cannot be relied on ({'; '.join(doubts)})."
     return Panel(
         record=t,
         anchor=f"t{position}",
@@ -98,6 +111,8 @@ def _panel(t: ThreatComparison, position: int, names: tuple[str, str]) -> Panel:
         say=say,
         bar_a=Markup(charts.bar(t.a.robust_accuracy, clean=t.a.clean_accuracy)),
         bar_b=Markup(charts.bar(t.b.robust_accuracy, clean=t.b.clean_accuracy)),
+        appeared=tuple(finding_view(f) for f in by_severity(t.appeared)),
+        gone=tuple(finding_view(f) for f in by_severity(t.gone)),
         flips=tuple(_flips(t)[:MAX_FLIPS]),
         more_flips=max(0, len(t.lost) + len(t.repaired) - MAX_FLIPS),
     )

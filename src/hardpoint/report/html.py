@@ -17,7 +17,7 @@ from markupsafe import Markup
 from hardpoint.evidence import Assessment
 from hardpoint.evidence.store import finite, write_atomically
 from hardpoint.report import words
-from hardpoint.report.reading import model_name, overall, tool_version, unfinished
+from hardpoint.report.reading import data_name, environment, model_name, overall, tool_version, unfinished
 from hardpoint.report.view import FIRST_CLASSES, Detail, Section, section
 
 MAX_BYTES = 2_000_000
@@ -35,7 +35,7 @@ def _finalize(value: Any) -> Any:
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
-def environment() -> Environment:
+def templates() -> Environment:
     """The templates' environment: everything escaped, undefined names are errors."""
     env = Environment(
         loader=PackageLoader("hardpoint.report", "templates"),
@@ -70,7 +70,7 @@ class Asset:
 
 def render(template: str, **values: Any) -> str:
     """A page from one of the templates, with the shared style sheet and script inside."""
-    env = environment()
+    env = templates()
     style = Asset.of(env.get_template("style.css.j2").render())
     script = Asset.of(env.get_template("script.js").render())
     return env.get_template(template).render(style=style, script=script, **values)
@@ -81,9 +81,9 @@ def write_html(
 ) -> Path:
     """Write the report page of a run; returns where it is.
 
-    Of the header the page shows ``command`` and ``code`` (how to repeat the run, at a
-    shell and in Python), ``created``, ``status``,
-    ``versions`` (name to version), ``assessments`` (the planned names), and the whole of it folded away.
+    Of the header the page shows ``command`` and ``code`` (how to repeat the run, at a shell and in Python),
+    ``created``, ``status``, ``environment`` (its strings, and its ``versions`` by name), ``assessments`` (the
+    planned names), and the whole of it folded away.
     Examples are left out, and the page says so, where it would exceed 2 MB.
 
     Raises:
@@ -119,7 +119,7 @@ def _values(
 ) -> dict[str, Any]:
     models = list(dict.fromkeys(model_name(a) for a in assessments))
     hashes = {(s.model, str(s.record.model.get("sha256") or "")) for s in sections}
-    data = {(str(a.data.get("name") or "data"), str(a.data.get("sha256") or "")) for a in assessments}
+    data = {(data_name(a), str(a.data.get("sha256") or "")) for a in assessments}
     lines = json.dumps(finite(dict(header)), indent=1, ensure_ascii=False, default=str).splitlines()
     return {
         "sections": sections,
@@ -132,7 +132,7 @@ def _values(
         "is_running": header.get("status") == "running",
         "command": _command(header.get("command")),
         "code": str(header.get("code") or ""),
-        "versions": header.get("versions") if isinstance(header.get("versions"), Mapping) else {},
+        "environment": environment(header),
         "model_hashes": sorted(hashes),
         "data_hashes": sorted(data),
         "seeds": sorted({a.seed for a in assessments}),
@@ -152,7 +152,7 @@ def _command(value: Any) -> str:
 
 def _inputs(assessments: Sequence[Assessment]) -> str:
     """How many inputs of which data, in words."""
-    each = dict.fromkeys((a.robust_accuracy.n, str(a.data.get("name") or "")) for a in assessments)
+    each = dict.fromkeys((a.robust_accuracy.n, data_name(a)) for a in assessments)
     return "; ".join(
         f"{words.number(n)} input{'' if n == 1 else 's'}" + (f" of {name}" if name else "")
         for n, name in each

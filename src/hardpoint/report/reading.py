@@ -56,6 +56,12 @@ def model_name(assessment: Assessment) -> str:
     return str(assessment.model.get("name") or assessment.model.get("kind") or "model")
 
 
+def data_name(assessment: Assessment) -> str:
+    """What the data are called; empty for arrays from memory, which have no name."""
+    name = str(assessment.data.get("name") or "")
+    return "" if name == "memory" else name
+
+
 def threat_name(assessment: Assessment) -> str:
     """The threat's short stable name."""
     return str(assessment.threat.get("name") or assessment.name)
@@ -92,12 +98,23 @@ def weaknesses(assessment: Assessment) -> list[str]:
     ]
 
 
+def environment(header: Mapping[str, Any]) -> dict[str, str]:
+    """What the run ran on, name to text: Hardpoint, Python, the platform, then the libraries."""
+    recorded = header.get("environment")
+    if not isinstance(recorded, Mapping):
+        return {}
+    versions = recorded.get("versions")
+    flat = {k: v for k, v in recorded.items() if isinstance(v, str | int)}
+    flat |= {"devices": ", ".join(map(str, recorded.get("devices") or ()))}
+    flat |= versions if isinstance(versions, Mapping) else {}
+    return {str(k): str(v) for k, v in flat.items() if v not in (None, "")}
+
+
 def tool_version(header: Mapping[str, Any]) -> str:
     """The Hardpoint that made the run, or else this one."""
-    versions = header.get("versions")
-    recorded = versions.get("hardpoint") if isinstance(versions, Mapping) else None
+    recorded = environment(header).get("hardpoint")
     if recorded:
-        return str(recorded)
+        return recorded
     try:
         return version("hardpoint")
     except PackageNotFoundError:

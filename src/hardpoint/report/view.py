@@ -107,13 +107,14 @@ def section(assessment: Assessment, position: int, detail: Detail) -> Section:
             ClassBar(class_name(assessment, k), rate, Markup(charts.bar(rate))) for k, rate in shown
         ),
         more_classes=len(rates) - len(shown),
-        findings=tuple(_finding(f) for f in by_severity(assessment.findings)),
+        findings=tuple(finding_view(f) for f in by_severity(assessment.findings)),
         identifiers=_identifiers(assessment.threat),
         facts=_facts(assessment),
     )
 
 
-def _finding(finding: Finding) -> FindingView:
+def finding_view(finding: Finding) -> FindingView:
+    """A finding with its rule's text; one of an unknown rule, from a newer version, shows its id."""
     rule = RULES.get(finding.id)
     return FindingView(finding, rule.title if rule else finding.id, rule.why if rule else "")
 
@@ -180,7 +181,9 @@ def _facts(a: Assessment) -> tuple[tuple[str, str], ...]:
     """The small print of an assessment, as name and value."""
     passes = ", ".join(f"{words.number(round(v, 1))} {k}" for k, v in a.passes.items() if v)
     checked = ", ".join(f"{words.number(v)} {k}" for k, v in a.verification.items())
-    twin = ", ".join(f"{k} {words.number(v)}" for k, v in a.twin.items())
+    twin = str(a.twin.get("text") or ", ".join(f"{k} {words.number(v)}" for k, v in a.twin.items()))
+    if isinstance(a.twin.get("speedup"), float):
+        twin += f" ({a.twin['speedup']:.1f} times as fast)"
     queries = a.threat.get("queries")
     facts = [
         ("Mode", a.mode),
@@ -188,7 +191,7 @@ def _facts(a: Assessment) -> tuple[tuple[str, str], ...]:
         ("Query budget", words.number(queries) if queries is not None else ""),
         ("Effort per input (mean)", passes),
         ("Successes checked on the model itself", checked),
-        ("Searched on", twin),
+        ("Searched on a copy of the model" if a.twin.get("copied", True) else "Searched on", twin),
         ("Time", words.duration(a.seconds)),
         *((name, words.number(value)) for name, value in a.metrics.items()),
     ]

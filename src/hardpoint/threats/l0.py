@@ -43,11 +43,11 @@ class L0Region:
         return (high - low).expand_as(self.x).flatten(1).amax(1)
 
     def project(self, z: Tensor) -> Tensor:
-        # Changing a coordinate to its clipped value v saves d² - (d - v)² of squared distance; keep the best.
-        inside = self.box.clamp(finite_or(z, self.x))
-        wanted = (torch.where(torch.isfinite(z), z, inside) - self.x).flatten(1)
-        left = (z - inside).flatten(1).nan_to_num(0.0)
-        keep = _largest(wanted.square() - left.square(), self._count)
+        # Changing a coordinate by v of the wanted d saves d² - (d - v)² = v (2d - v) of squared distance.
+        z = finite_or(z, self.x)
+        inside = self.box.clamp(z)
+        wanted, change = offsets64(z, self.x), offsets64(inside, self.x)
+        keep = _largest(change * (2 * wanted - change), self._count)
         return torch.where(keep.view_as(z), inside, self.x)
 
     def sample(self, rng: Rng, index: Tensor, counter: int | Tensor = 0) -> Tensor:
@@ -98,6 +98,11 @@ class L0:
         return f"l0-{radius_text(self.eps)}"
 
     def around(self, x: Tensor, box: Box) -> L0Region:
+        if not box.is_bounded:
+            raise ThreatError(
+                "an L0 budget in an input range without ends allows anything",
+                "declare the range, for example TorchModel(module, input_range=(0, 1))",
+            )
         return L0Region(x, box, self.eps)
 
     def scaled(self, factor: float) -> L0:

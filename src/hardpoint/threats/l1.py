@@ -17,6 +17,7 @@ from hardpoint.threats.norms import (
     finite_or,
     inner_radius,
     offsets64,
+    placed,
     radius_text,
 )
 
@@ -35,6 +36,7 @@ def project_l1(d: Tensor, low: Tensor, high: Tensor, radius: float) -> Tensor:
     over = clipped.sum(1) > radius
     if not math.isfinite(radius) or not bool(over.any()):
         return torch.copysign(clipped, d)
+    radius = inner_radius(radius)  # so that the result is not over the radius by a rounding
     s, b = size[over].double(), room[over].double()
     kinks, order = torch.sort(torch.cat([s, (s - b).clamp_min(0.0)], dim=1), dim=1)
     # Between kinks the sum falls with slope -(coordinates whose |d| - b ≤ t < |d|).
@@ -48,9 +50,11 @@ def project_l1(d: Tensor, low: Tensor, high: Tensor, radius: float) -> Tensor:
     t_hi = kinks.gather(1, first)
     sum_hi, slope = sums.gather(1, first), before.gather(1, first)
     t = t_hi - torch.where(slope < 0, (radius - sum_hi) / -slope.clamp(max=-1e-30), 0.0)
-    shrunk = torch.minimum((s - t).clamp_min(0.0), b).to(d.dtype)
+    shrunk = torch.minimum((s - t).clamp_min(0.0), b)
+    # far outside, s - t cancels digits: a last scaling keeps the sum inside
+    shrunk = shrunk * (radius / shrunk.sum(1, keepdim=True).clamp_min(1e-300)).clamp(max=1.0)
     result = clipped.clone()
-    result[over] = shrunk
+    result[over] = shrunk.to(d.dtype)
     return torch.copysign(result, d)
 
 
@@ -69,15 +73,11 @@ class L1Region:
         return ((high - low).expand_as(self.x).flatten(1).sum(1) / 2).clamp(max=self.eps)
 
     def project(self, z: Tensor) -> Tensor:
+        z = finite_or(z, self.x)
         low, high = self.box.bounds_like(self.x)
-        offset = (finite_or(z, self.x) - self.x).flatten(1)
-        v = project_l1(
-            offset,
-            (low - self.x).flatten(1),
-            (high - self.x).flatten(1),
-            inner_radius(self.eps, z.dtype),
-        )
-        return self.box.clamp(self.x + v.view_as(z))
+        wanted = offsets64(z, self.x)
+        allowed = project_l1(wanted, offsets64(low, self.x), offsets64(high, self.x), inner_radius(self.eps))
+        return self.box.clamp(placed(z, self.x, wanted, allowed))
 
     def sample(self, rng: Rng, index: Tensor, counter: int | Tensor = 0) -> Tensor:
         # Uniform in the ball: exponential spacings with one spare, random signs (Barthe et al. 2005).

@@ -18,6 +18,7 @@ from hardpoint.threats.norms import (
     finite_or,
     inner_radius,
     offsets64,
+    placed,
     radius_text,
 )
 
@@ -35,6 +36,7 @@ def project_l2(d: Tensor, low: Tensor, high: Tensor, radius: float) -> Tensor:
     over = torch.linalg.vector_norm(clipped, dim=1) > radius
     if not bool(over.any()):
         return clipped
+    radius = inner_radius(radius)  # so that the result is not over the radius by a rounding
     part, part_low, part_high = d[over], low[over], high[over]
     tiny = torch.finfo(d.dtype).tiny
     scale = radius / torch.linalg.vector_norm(part, dim=1, keepdim=True).clamp_min(tiny)
@@ -46,9 +48,10 @@ def project_l2(d: Tensor, low: Tensor, high: Tensor, radius: float) -> Tensor:
         size = torch.where(free, part, 0.0).square().sum(1, keepdim=True)
         grown = torch.sqrt((radius**2 - held).clamp_min(0.0) / size.clamp_min(tiny))
         grown = torch.where(size > 0, torch.maximum(grown, scale), scale)
-        if bool((grown <= scale * (1 + 1e-7)).all()):
+        going = grown > scale * (1 + 1e-15)
+        if not bool(going.any()):
             break
-        scale = grown
+        scale = torch.where(going, grown, scale)
     result = clipped.clone()
     result[over] = torch.minimum(torch.maximum(scale * part, part_low), part_high)
     return result
@@ -63,9 +66,6 @@ class L2Region:
     box: Box
     eps: float
 
-    def _offset_bounds(self) -> tuple[Tensor, Tensor]:
-        low, high = self.box.bounds_like(self.x)
-        return (low - self.x).flatten(1), (high - self.x).flatten(1)
 
     @property
     def reach(self) -> Tensor:
@@ -74,10 +74,11 @@ class L2Region:
         return torch.clamp(diagonal, max=self.eps)
 
     def project(self, z: Tensor) -> Tensor:
-        low, high = self._offset_bounds()
-        offset = (finite_or(z, self.x) - self.x).flatten(1)
-        v = project_l2(offset, low, high, inner_radius(self.eps, z.dtype))
-        return self.box.clamp(self.x + v.view_as(z))
+        z = finite_or(z, self.x)
+        low, high = self.box.bounds_like(self.x)
+        wanted = offsets64(z, self.x)
+        allowed = project_l2(wanted, offsets64(low, self.x), offsets64(high, self.x), inner_radius(self.eps))
+        return self.box.clamp(placed(z, self.x, wanted, allowed))
 
     def sample(self, rng: Rng, index: Tensor, counter: int | Tensor = 0) -> Tensor:
         shape = tuple(self.x.shape[1:])

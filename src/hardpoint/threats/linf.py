@@ -26,8 +26,8 @@ class LinfRegion:
 
     @property
     def reach(self) -> Tensor:
-        half = (self.high - self.low).flatten(1).amax(1) / 2
-        return half if math.isinf(self.eps) else torch.full_like(half, self.eps)
+        width = (self.high - self.low).flatten(1).amax(1)
+        return width / 2 if math.isinf(self.eps) else width.clamp(max=self.eps)
 
     def project(self, z: Tensor) -> Tensor:
         # clamp carries NaN through, so rows that are not finite fall back to the original

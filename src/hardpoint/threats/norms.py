@@ -11,9 +11,9 @@ from torch import Tensor
 
 from hardpoint.core.errors import ThreatError
 
-# A projection computed in float32 can end a few roundings outside the ball. Aiming this much inside keeps
-# the result inside when it is measured in float64, at a cost far below any reported digit.
-_MARGIN = {torch.float64: 1e-13, torch.float32: 2e-6, torch.bfloat16: 2e-2, torch.float16: 2e-3}
+# Projections are computed in float64. Aiming this much inside keeps the sum of many squares or sizes, which is
+# itself rounded, inside when it is measured again, at a cost far below any reported digit.
+_MARGIN = 1e-13
 
 
 def checked_radius(norm: str, eps: float) -> float:
@@ -24,9 +24,22 @@ def checked_radius(norm: str, eps: float) -> float:
     return value
 
 
-def inner_radius(eps: float, dtype: torch.dtype) -> float:
+def inner_radius(eps: float, dtype: torch.dtype = torch.float64) -> float:
     """The radius to aim at so that a point computed in ``dtype`` lies inside ``eps``."""
-    return eps * (1.0 - _MARGIN.get(dtype, 2e-2))
+    return eps * (1.0 - (_MARGIN if dtype == torch.float64 else 64 * torch.finfo(dtype).eps))
+
+
+def placed(z: Tensor, x: Tensor, wanted: Tensor, allowed: Tensor) -> Tensor:
+    """``x + allowed`` in the dtype of ``x``, rounded towards ``x``; ``z`` itself where ``allowed`` is ``wanted``.
+
+    ``wanted`` is ``z - x`` and ``allowed`` its projection, float64 ``[n, d]``. Rounded to nearest instead, a small
+    budget spread over many coordinates ends far outside the ball (by more than half of an L1 budget of 1/255).
+    """
+    wanted, allowed = wanted.view_as(z), allowed.view_as(z)
+    moved = (x.double() + allowed).to(x.dtype)
+    beyond = (moved.double() - x.double()).abs() > allowed.abs()
+    moved = torch.where(beyond, torch.nextafter(moved, x), moved)
+    return torch.where(wanted == allowed, z.to(x.dtype), moved)
 
 
 def radius_text(eps: float) -> str:

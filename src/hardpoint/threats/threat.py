@@ -12,7 +12,7 @@ from hardpoint.threats.identifiers import Identifiers, evasion_identifiers
 from hardpoint.threats.perturbation import Perturbation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Threat:
     """What the attacker may do.
 
@@ -57,6 +57,16 @@ class Threat:
     def of(cls, value: Threat | Perturbation) -> Threat:
         """A bare perturbation stands for the untargeted white-box threat with it."""
         return value if isinstance(value, Threat) else cls(value)
+
+    def __repr__(self) -> str:
+        parts = [repr(self.perturbation)]
+        if self.goal != Untargeted():
+            parts.append(f"goal={self.goal!r}")
+        if self.access is not Access.GRADIENTS:
+            parts.append(f"access={self.access.word!r}")
+        if self.queries is not None:
+            parts.append(f"queries={self.queries}")
+        return f"Threat({', '.join(parts)})"
 
     @property
     def name(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,8 +11,9 @@ from torch import Tensor
 from hardpoint.attacks.base import StandaloneAttack
 from hardpoint.core.access import Access
 from hardpoint.core.errors import ThreatError
-from hardpoint.core.rows import take_rows
+from hardpoint.core.rows import per_row, take_rows
 from hardpoint.engine.attack import Reply, Task
+from hardpoint.threats.perturbation import Region
 
 _CHILDREN = 16
 
@@ -32,10 +33,10 @@ class TableSearchState:
 class TableSearch(StandaloneAttack):
     """Evolutionary search over rows that satisfy every constraint.
 
-    Children come from two parents by uniform crossover, then some coordinates are redrawn from a random allowed
-    row, and the result is projected back onto the constraints; the best of parents and children survive. With
-    scores, fitness is the margin. With labels only there is no fitness to climb: the search then draws allowed
-    rows of every size of change, crossing them with one another.
+    Children come from two parents by uniform crossover, then some coordinates are redrawn from a random move of
+    the original, and the result is projected back onto the constraints; the best of parents and children
+    survive. With scores, fitness is the margin. With labels only there is no fitness to climb: the search then
+    draws allowed rows of every size of change, crossing them with one another.
 
     The region does all the geometry, so what a constraint is does not matter here.
 
@@ -104,7 +105,7 @@ class TableSearch(StandaloneAttack):
         return slots < left.unsqueeze(1)
 
     def _random(self, task: Task, use: str) -> Tensor:
-        """Random allowed rows, ``[n, children, ...]``; draw j of an input belongs to it alone."""
+        """Random allowed rows to start from, ``[n, children, ...]``; draw j of an input belongs to it alone."""
         rng, many = task.rng.fork(use), self._repeated(task)
         counter = task.turn.repeat_interleave(_CHILDREN) * _CHILDREN + _slot(task)
         drawn: Tensor = many.sample(rng, task.index.repeat_interleave(_CHILDREN), counter)
@@ -122,11 +123,24 @@ class TableSearch(StandaloneAttack):
         rate = rng.fork("rate").uniform(task.index, (_CHILDREN,), task.turn) * 2 * self.mutation
         draw = rng.fork("mutate").uniform(task.index, (_CHILDREN, *shape), task.turn)
         mutate = draw < rate.view(n, _CHILDREN, *([1] * len(shape)))
-        child = torch.where(mutate, self._random(task, "fresh"), child)
-        return self._repeated(task).project(child.flatten(0, 1)).view(n, _CHILDREN, *shape)
+        many = self._repeated(task)
+        child = torch.where(mutate, self._moves(many, task).view_as(child), child)
+        return many.project(child.flatten(0, 1)).view(n, _CHILDREN, *shape)
+
+    def _moves(self, many: Region, task: Task) -> Tensor:
+        """Originals moved in random directions, up to across the region; not yet allowed, ``project`` follows."""
+        shape = tuple(task.x.shape[1:])
+        noise = (
+            task.rng.fork("way")
+            .normal(task.index, (_CHILDREN, *shape), task.turn, task.x.dtype)
+            .flatten(0, 1)
+        )
+        far = task.rng.fork("far").uniform(task.index, (_CHILDREN,), task.turn, task.x.dtype).flatten()
+        length = 2 * far * many.reach.to(noise.dtype)
+        return many.x + per_row(length, noise) * many.ascent(noise, many.x)
 
     @staticmethod
-    def _repeated(task: Task) -> Any:
+    def _repeated(task: Task) -> Region:
         owner = torch.arange(len(task), device=task.x.device).repeat_interleave(_CHILDREN)
         return take_rows(task.region, owner)
 

@@ -71,6 +71,8 @@ def project(norm: Norm, d: Tensor, low: Tensor, high: Tensor, radius: Tensor) ->
         case Norm.L1:
             unit = torch.where(torch.isfinite(r) & (r > 0), r, 1.0)
             inside = project_l1(d / unit, low / unit, high / unit, 1.0 - 1e-13) * unit
+            # far outside, the shrinking cancels digits: a last scaling keeps the sum inside
+            inside = inside * (r / inside.abs().sum(1, keepdim=True).clamp_min(1e-300)).clamp(max=1.0)
             boxed = torch.minimum(torch.maximum(d, low), high)
             return torch.where(torch.isfinite(r), torch.where(r > 0, inside, 0.0), boxed)
         case Norm.L0:

@@ -12,7 +12,7 @@ from torch import Tensor
 from hardpoint.core.box import Box
 from hardpoint.core.errors import DataError, ThreatError
 from hardpoint.threats.features.balls import Norm
-from hardpoint.threats.features.feature import Mutability
+from hardpoint.threats.features.feature import Kind, Mutability
 from hardpoint.threats.features.region import FeatureEditsRegion
 from hardpoint.threats.features.schema import Schema
 from hardpoint.threats.norms import checked_radius, radius_text
@@ -81,6 +81,8 @@ class FeatureEdits:
         box_low, box_high = box.bounds_like(x)
         low, high = self.schema.freedom(x)
         low, high = torch.maximum(low, box_low.double()), torch.minimum(high, box_high.double())
+        whole = self.schema.mask(Kind.INTEGER, Kind.BINARY).to(x.device)
+        low, high = torch.where(whole, low.ceil(), low), torch.where(whole, high.floor(), high)
         ends = self.schema.limits(x)
         width = ends[1] - ends[0]
         inside = valid.unsqueeze(1)

@@ -63,6 +63,7 @@ def lint(schema: Schema, x: Tensor, tolerated: float = 0.01) -> list[LintIssue]:
     Raises:
         DataError: for rows of another shape, or none.
 
+    >>> from hardpoint.threats.features.feature import Kind
     >>> schema = Schema([Feature("a", Kind.INTEGER, 0, 9)], ["a >= 0 or a > 3"])
     >>> [issue.kind.name for issue in lint(schema, torch.tensor([[1.0], [2.0]]))]
     ['ALL_MUTABLE', 'VACUOUS_RELATION']

@@ -299,12 +299,9 @@ class FeatureEditsRegion:
         value = rng.fork("value").uniform(index, (d,), counter, torch.float64)
         end = rng.fork("end").uniform(index, (d,), counter, torch.float64)
         whole = self.schema.mask(Kind.INTEGER, Kind.BINARY).to(own.device)
-        low, high = (
-            torch.where(whole, self.low.ceil(), self.low),
-            torch.where(whole, self.high.floor(), self.high),
-        )
-        anywhere = low + torch.where(whole, (value * (high - low + 1)).floor(), value * (high - low))
-        drawn = torch.where(end < 0.25, low, torch.where(end < 0.5, high, anywhere))
+        span = self.high - self.low
+        anywhere = self.low + torch.where(whole, (value * (span + 1)).floor(), value * span)
+        drawn = torch.where(end < 0.25, self.low, torch.where(end < 0.5, self.high, anywhere))
         z = torch.where(chosen & ~hot, drawn, own)
         for columns in self.schema.groups.values():
             place = torch.tensor(columns, device=own.device)

@@ -22,11 +22,12 @@ def store(point: Tensor, x: Tensor) -> Tensor:
 def whole_toward(point: Tensor, own: Tensor, slack: float) -> Tensor:
     """``point`` rounded to a whole number of units from ``own``, towards it.
 
-    ``slack`` is how far below a whole unit still counts as it: a ball of exactly three units should allow three.
+    ``slack`` is how far below a whole unit, relative to the size of the move but never more than a thousandth of a
+    unit, still counts as it: a ball of exactly three units should allow three.
     """
     offset = point - own
     size = offset.abs()
-    return own + torch.copysign((size + slack * size.clamp_min(1.0)).floor(), offset)
+    return own + torch.copysign((size + (slack * size.clamp_min(1.0)).clamp_max(1e-3)).floor(), offset)
 
 
 def level_toward(point: Tensor, own: Tensor, levels: Tensor, slack: float) -> Tensor:

@@ -32,7 +32,7 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     return f"use one of: {shown}{', …' if len(known) > 12 else ''}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Schema:
     """The features of a table, in the order of its columns, and the relations every valid row satisfies.
 
@@ -51,6 +51,9 @@ class Schema:
 
     features: tuple[Feature, ...]
     relations: tuple[Relation, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Schema of {len(self.features)} features, {len(self.relations)} relations>"
 
     def __init__(self, features: Sequence[Feature], relations: Sequence[Relation | str] = ()) -> None:
         parsed = tuple(r if isinstance(r, Relation) else Relation(r) for r in relations)
