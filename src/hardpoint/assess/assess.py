@@ -20,12 +20,12 @@ from hardpoint.assess.doctor import Diagnosis, diagnose
 from hardpoint.assess.environment import describe_environment
 from hardpoint.assess.metrics import table_metrics
 from hardpoint.assess.progress import Progress, shown_progress
-from hardpoint.assess.result import InFolder, InMemory, Result
-from hardpoint.assess.strength import Strength, measure_strength, query_curve
+from hardpoint.assess.result import ExampleSource, InFolder, InMemory, Joined, Result
+from hardpoint.assess.strength import PILOT, Strength, measure_strength, query_curve, spread
 from hardpoint.assess.work import Arrays, Piece, Session, Table, do_piece
-from hardpoint.attacks.base import default_capacity, usable_threat
+from hardpoint.attacks.base import check_target, checked_capacity, usable_threat
 from hardpoint.core.access import Access
-from hardpoint.core.errors import RunError, ThreatError
+from hardpoint.core.errors import RunError
 from hardpoint.data import Dataset, MemoryDataset, check_dataset
 from hardpoint.engine.attack import Attack
 from hardpoint.engine.budget import Budget, Deadline
@@ -128,7 +128,8 @@ def assess(
                 "environment": describe_environment(),
             },
         )
-        kept = x if isinstance(x, torch.Tensor) else data.x if isinstance(data, MemoryDataset) else None
+        given = isinstance(x, torch.Tensor) and x.is_floating_point()
+        kept = x.detach() if given else data.x if isinstance(data, MemoryDataset) else None
         return run.stored(gate, kept) or run.complete(gate, began, kept)
 
 
@@ -141,7 +142,7 @@ def doctor(model: Any, x: Any, y: Any = None, *, allow_training: tuple[str, ...]
     adapter, data = load_model(model), as_dataset(x, y)
     with preserved_random_state():
         check_dataset(data, _anything(adapter), None)
-        sample, _ = data.rows(torch.arange(min(64, len(data))))
+        sample, _ = data.rows(torch.from_numpy(spread(len(data), PILOT)))
         found = diagnose(adapter, sample.to(_device(adapter)), adapter.access, allow_training=allow_training)
         return (*found.findings, *_few(len(data)))
 
@@ -202,12 +203,12 @@ class _Run:
                 finding("HP111", f"the model offers {model.access.word} only; assessed as a black box"),
             )
         check_dataset(data, _anything(model), None)
-        sample, _ = data.rows(torch.arange(min(64, len(data))))
+        sample, _ = data.rows(torch.from_numpy(spread(len(data), PILOT)))
         sample = sample.to(_device(model))
         diagnosis = diagnose(model, sample, threat.access, allow_training=allow_training)
         diagnosis.raise_if_unusable()
         check_dataset(data, diagnosis.model.box, diagnosis.classes)
-        _check_goal(threat, diagnosis.classes)
+        check_target(threat, diagnosis.classes)
         if threat.perturbation.eps == 0:
             extra += (finding("HP203", f"{threat.perturbation.describe()['text']} allows no change"),)
         extra += (*_schema_findings(threat, sample), *_few(len(data)))
@@ -217,7 +218,7 @@ class _Run:
             stages = cascade(
                 Threat(threat.perturbation, threat.goal, threat.access, threat_queries), mode, None
             )
-        capacity = batch_size or default_capacity(sample[0].numel())
+        capacity = checked_capacity(batch_size, sample)
         name = name or threat.name
         folder = run.assessment(name) if run else None
         old = (
@@ -288,14 +289,17 @@ class _Run:
                     self.run.update(status="interrupted" if interrupted else "failed")
             raise
         record = self._record(stages, strength, gate, time.monotonic() - began)
-        source: InMemory | InFolder = InMemory(tuple(self.examples))
         if self.folder is not None and self.run is not None:
             if not self.out_of_time:  # a run out of passes or queries has done all it was asked to do
                 self.folder.finish(record)
             self.run.close(record.name, complete=record.complete)
-            source = InFolder(self.folder)
         header = self.run.header() if self.run else self.header
-        return Result(record, header, source, inputs)
+        return Result(record, header, self._source(), inputs)
+
+    def _source(self) -> ExampleSource:
+        """Where the examples are: those of pieces that were cut short by the clock are in no folder."""
+        held = InMemory(tuple(self.examples))
+        return held if self.folder is None else Joined((InFolder(self.folder), held))
 
     def _stages(self) -> tuple[StageRecord, ...]:
         n = len(self.session.data)
@@ -307,13 +311,22 @@ class _Run:
             if first:
                 self.table.ranked = np.zeros((n, found["ranked"].shape[1]), dtype=np.int64)
                 first = False
-            self.table.add_clean(found, self.session.threat)
+            self.table.add_clean(found)
         done = []
         for stage, attack in enumerate(self.session.stages):
             done.append(self._stage(stage, attack, unit))
             if self.out_of_time:
                 break
+        if len(done) < len(self.session.stages) or self._short_of_queries():
+            self.table.cut_short[self.table.standing()] = True
         return tuple(done)
+
+    def _short_of_queries(self) -> bool:
+        """Whether the budget allows fewer queries than the threat, or than the mode where the threat is silent."""
+        if self.budget.queries is None or not self._black_box:
+            return False
+        in_full = cascade(self.session.threat, self.mode, None)
+        return self.budget.queries < max(getattr(attack, "queries", 0) for attack in in_full)
 
     def _stage(self, stage: int, attack: Attack, unit: int) -> StageRecord:
         table = self.table
@@ -329,7 +342,7 @@ class _Run:
         for _, found in self._do(attack.name, pieces):
             table.add_attack(stage, found)
             broken += int(found["broken"].sum())
-            if self.folder is None and len(found["adversarial"]):
+            if (self.folder is None or bool(found["late"])) and len(found["adversarial"]):
                 self.examples.append((found["positions"][found["broken"]], found["adversarial"]))
         forward, backward = int(table.forward.sum() - before[0]), int(table.backward.sum() - before[1])
         queries = forward if self._black_box else 0
@@ -391,7 +404,7 @@ class _Run:
         clean = int((outcomes.status != Status.CLEAN_ERROR).sum())
         standing = int((~outcomes.broken).sum())
         cut = int((outcomes.status == Status.UNFINISHED).sum())
-        budget_spent = self.out_of_time or (cut > 0 and not self._black_box)
+        budget_spent = self.out_of_time or (cut > 0 and (not self._black_box or self._short_of_queries()))
         queries = session.threat.queries or max([getattr(a, "queries", 1) for a in session.stages], default=1)
         curve = query_curve(session, table, queries) if self._black_box else ()
         found = [*self.diagnosis.findings, *self.extra, *strength.findings]
@@ -404,7 +417,7 @@ class _Run:
             )
         model = self.diagnosis.model
         if isinstance(model, Differentiable) and not session.target.twin.copied and not self._black_box:
-            found.append(finding("HP402", "the model cannot be copied"))
+            found.append(finding("HP402", "the model cannot be copied, or a copy of it answers differently"))
         return Assessment(
             name=self.name,
             model=model.describe(),
@@ -440,7 +453,7 @@ class _Run:
         if not len(fell):
             return None
         chosen = fell[np.unique(np.linspace(0, len(fell) - 1, _SHOWN).astype(int))]
-        source = InFolder(self.folder) if self.folder is not None else InMemory(tuple(self.examples))
+        source = self._source()
         found: dict[int, NDArray[Any]] = {}
         wanted = set(chosen.tolist())
         for positions, examples in source.examples():
@@ -499,11 +512,3 @@ def _few(n: int) -> tuple[Finding, ...]:
 def _device(model: Model) -> torch.device:
     device = getattr(model, "device", None)
     return device if isinstance(device, torch.device) else torch.device("cpu")
-
-
-def _check_goal(threat: Threat, classes: int | None) -> None:
-    label = getattr(threat.goal, "label", None)
-    if label is not None and classes is not None and not 0 <= int(label) < classes:
-        raise ThreatError(
-            f"the target label is {label}, the model has {classes} classes", "give a label it has"
-        )

@@ -24,6 +24,7 @@ from hardpoint.core.errors import (
     NonFiniteOutput,
 )
 from hardpoint.data.checks import looks_normalised
+from hardpoint.engine.clean import first_answer
 from hardpoint.engine.guard import preserved_random_state, training_layers
 from hardpoint.evidence.finding import Finding, Severity, finding
 from hardpoint.models.base import Differentiable, Model
@@ -31,6 +32,7 @@ from hardpoint.models.torch import TorchModel
 
 _CONFIDENT_GAP = 17.0  # exp(-17) is the float32 rounding of 1: softmax of the other classes underflows beyond
 _BATCH_TOLERANCE = 1e-3
+_ENOUGH = 16  # inputs from which on single outputs that all lie in [0, 1] are taken for probabilities
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def _diagnose(model: Model, x: Tensor, access: Access, allow_training: tuple[str
         return _diagnose_labels(model, x, found)
     try:
         with _watched_gradients() as used_gradients:
-            scores = model.scores(x)
+            scores = first_answer(model.scores, x)
     except BadModelOutput as error:
         return Diagnosis(model, (*found, finding("HP103", error.what, cure=error.cure)), None)
     if scores.dim() != 2 or len(scores) != len(x) or scores.shape[1] < 2:
@@ -128,7 +130,7 @@ def _diagnose(model: Model, x: Tensor, access: Access, allow_training: tuple[str
 
 
 def _diagnose_labels(model: Model, x: Tensor, found: list[Finding]) -> Diagnosis:
-    first, again = model.predict(x), model.predict(x)
+    first, again = first_answer(model.predict, x), model.predict(x)
     is_random = not torch.equal(first, again)
     if is_random:
         share = float((first != again).double().mean())
@@ -175,11 +177,16 @@ def _probabilities(model: Model, x: Tensor, scores: Tensor) -> tuple[Model, Tens
     """P3: a torch model that returns probabilities is taken at its logarithm from here on."""
     if not isinstance(model, TorchModel) or model.probabilities:
         return model, scores, []
-    sums_to_one = bool(((scores.sum(1) - 1).abs() < 1e-3).all())
-    if not sums_to_one or float(scores.min()) < 0:
+    sums_to_one = bool(((scores.sum(1) - 1).abs() < 1e-3).all()) and float(scores.min()) >= 0
+    # A single output p is read as the scores (-p, p). Logits would be below 0 for the inputs of one class.
+    single = scores.shape[1] == 2 and bool((scores[:, 0] == -scores[:, 1]).all()) and len(x) >= _ENOUGH
+    in_unit = single and float(scores[:, 1].min()) >= 0 and float(scores[:, 1].max()) <= 1
+    if not sums_to_one and not in_unit:
         return model, scores, []
     model = replace(model, probabilities=True)
-    message = f"all {len(x)} rows are non-negative and sum to 1"
+    message = (
+        f"all {len(x)} rows are non-negative and sum to 1" if sums_to_one else "all outputs lie in [0, 1]"
+    )
     return model, model.scores(x), [finding("HP104", message)]
 
 

@@ -55,6 +55,17 @@ class InFolder:
                 yield unit["positions"][unit["broken"]], unit["adversarial"]
 
 
+@dataclass(frozen=True)
+class Joined:
+    """Examples in several places."""
+
+    sources: tuple[ExampleSource, ...]
+
+    def examples(self) -> Iterator[Found]:
+        for source in self.sources:
+            yield from source.examples()
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """A model's robustness under one threat, with the evidence.
@@ -96,7 +107,7 @@ class Result:
         x = torch.as_tensor(np.array(self._inputs) if isinstance(self._inputs, np.ndarray) else self._inputs)
         x = x.clone()
         for positions, examples in self._source.examples():
-            x[torch.from_numpy(positions).to(x.device)] = torch.from_numpy(np.asarray(examples)).to(x)
+            x[torch.from_numpy(positions).to(x.device)] = torch.from_numpy(np.array(examples)).to(x)
         return x
 
     def examples(self) -> Iterator[tuple[Tensor, Tensor]]:

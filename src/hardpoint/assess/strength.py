@@ -16,12 +16,13 @@ from torch import Tensor
 
 from hardpoint.assess.work import Session, Table
 from hardpoint.attacks import PGD, Square, TableSearch
-from hardpoint.attacks.base import ranked_classes
 from hardpoint.core.access import Access
 from hardpoint.core.rng import Rng
-from hardpoint.core.rows import chunks
+from hardpoint.core.rows import chunks, take_rows
 from hardpoint.engine.attack import Attack
+from hardpoint.engine.clean import ranked_classes
 from hardpoint.engine.search import search
+from hardpoint.engine.verify import verify
 from hardpoint.evidence.assessment import Check, CurvePoint, StageRecord, Status, Verdict
 from hardpoint.evidence.finding import Finding, finding
 from hardpoint.evidence.rate import Rate
@@ -43,7 +44,7 @@ class Strength:
 
 
 def measure_strength(session: Session, table: Table, stages: tuple[StageRecord, ...]) -> Strength:
-    """Run the checks that apply to the threat on the first ``PILOT`` inputs.
+    """Run the checks that apply to the threat on ``PILOT`` inputs spread over the data.
 
     White-box threats get all of them. For black-box threats only noise and convergence are checked: the others
     would spend queries that the threat does not allow.
@@ -68,20 +69,31 @@ def measure_strength(session: Session, table: Table, stages: tuple[StageRecord, 
 
 @dataclass(frozen=True)
 class _Pilot:
-    """The first inputs: which were right to begin with, which still stand."""
+    """Some inputs: which were right to begin with, which of them still stand, which the goal lets be attacked."""
 
     x: Tensor
     y: Tensor
     index: NDArray[np.int64]
     right: NDArray[np.bool_]
     standing: NDArray[np.bool_]
+    attackable: NDArray[np.bool_]
 
     @classmethod
     def of(cls, session: Session, table: Table) -> _Pilot:
-        index = np.arange(min(PILOT, len(table.status)))
+        index = spread(len(table.status), PILOT)
         x, y = session.rows(index)
-        status = table.status[index]
-        return cls(x, y, index, status != Status.CLEAN_ERROR, status == Status.STANDING)
+        status, attackable = table.status[index], session.threat.goal.attackable(y).cpu().numpy()
+        return cls(x, y, index, status != Status.CLEAN_ERROR, status == Status.STANDING, attackable)
+
+
+def spread(n: int, count: int) -> NDArray[np.int64]:
+    """Positions of ``count`` of ``n`` inputs at equal distances, all if there are fewer: data is often sorted by
+    class, so the first inputs would be a poor sample.
+
+    >>> spread(10, 4)
+    array([0, 3, 6, 9])
+    """
+    return np.linspace(0, n - 1, min(n, count)).astype(np.int64)
 
 
 def _broken_by(
@@ -162,7 +174,16 @@ def _noise(session: Session, pilot: _Pilot, white_box: bool) -> Check:
             labels = torch.cat(
                 [session.target.model.predict(p) for p in chunks(point, session.target.capacity)]
             )
-            fell |= session.threat.goal.reached(labels, pilot.y[rows]) & region.contains(point)
+            claims = (session.threat.goal.reached(labels, pilot.y[rows]) & ~fell).nonzero().squeeze(1)
+            if len(claims):
+                fell[claims] = verify(
+                    session.target.model,
+                    take_rows(region, claims),
+                    point[claims],
+                    pilot.y[rows][claims],
+                    session.threat.goal,
+                    is_random=session.target.is_random,
+                ).stands
         wins = int(fell.sum())
     share = wins / max(1, len(at))
     return Check(
@@ -224,10 +245,11 @@ def _unbounded(session: Session, pilot: _Pilot) -> Check:
         region = session.threat.perturbation.around(pilot.x[:1], box)
         factor = max(10.0, width / float(region.reach[0]))
     threat = session.threat.scaled(factor)
-    left = pilot.right.copy()
+    at_first = pilot.right & pilot.attackable
+    left = at_first.copy()
     for attack in (PGD(steps=40, loss="margin", decay=True), PGD(steps=40, loss="ce", restarts=2)):
         left &= ~_broken_by(session, pilot, attack, threat, left)
-    accuracy = float(left.mean())
+    accuracy = float(left.sum() / max(1, at_first.sum()))
     verdict = Verdict.PASS if accuracy <= 0.1 else Verdict.WARN if accuracy <= 0.3 else Verdict.FAIL
     return Check(
         "HP303",

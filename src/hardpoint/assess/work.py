@@ -12,14 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hardpoint.attacks.base import ranked_classes
-from hardpoint.core.access import Access
-from hardpoint.core.errors import NonFiniteOutput
 from hardpoint.core.rng import Rng
-from hardpoint.core.rows import chunks
 from hardpoint.data.dataset import Dataset
 from hardpoint.engine.attack import Attack
 from hardpoint.engine.budget import Deadline
+from hardpoint.engine.clean import clean_answers
 from hardpoint.engine.search import Target, search
 from hardpoint.engine.twin import Itself, Twin
 from hardpoint.evidence.assessment import Outcomes, Status
@@ -77,20 +74,15 @@ def do_piece(session: Session, piece: Piece) -> Arrays:
 
 def _clean(session: Session, piece: Piece) -> Arrays:
     x, y = session.rows(piece.positions)
-    model = session.target.model
-    if session.threat.access < Access.SCORES:
-        prediction = torch.cat([model.predict(part) for part in chunks(x, session.target.capacity)])
-        ranked = torch.empty(len(x), 0, dtype=torch.int64)
-    else:
-        scores = torch.cat([model.scores(part) for part in chunks(x, session.target.capacity)])
-        bad = ~torch.isfinite(scores).all(1)
-        if bool(bad.any()):
-            row = int(piece.positions[int(bad.nonzero()[0])])
-            raise NonFiniteOutput(
-                f"the model returned NaN or infinity for input {row}",
-                "find the layer that overflows; hardpoint doctor names it",
-            )
-        prediction, ranked = scores.argmax(1), ranked_classes(scores)
+    target = session.target
+    prediction, ranked = clean_answers(
+        target.model,
+        session.threat.access,
+        x,
+        torch.from_numpy(piece.positions).to(x.device),
+        chunk=target.capacity,
+        is_random=target.is_random,
+    )
     return {
         "positions": piece.positions,
         "label": y.cpu().numpy(),
@@ -149,7 +141,7 @@ class Table:
         self.cut_short = np.zeros(n, dtype=bool)
         self.checks = np.zeros(3, dtype=np.int64)
 
-    def add_clean(self, found: Arrays, threat: Threat) -> None:
+    def add_clean(self, found: Arrays) -> None:
         """Enter a clean piece."""
         at = found["positions"]
         self.label[at], self.clean[at], self.final[at] = (
@@ -159,9 +151,7 @@ class Table:
         )
         if found["ranked"].shape[1]:
             self.ranked[at] = found["ranked"]
-        wrong = threat.goal.reached(
-            torch.from_numpy(found["prediction"]), torch.from_numpy(found["label"])
-        ).numpy()
+        wrong = found["prediction"] != found["label"]
         self.status[at] = np.where(wrong, Status.CLEAN_ERROR, Status.STANDING)
         self.distance[at[wrong]] = 0.0
 

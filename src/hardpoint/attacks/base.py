@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from hardpoint.core.access import Access
-from hardpoint.core.errors import DataError, ThreatError
+from hardpoint.core.errors import ConfigError, ThreatError
 from hardpoint.core.rng import Rng
-from hardpoint.core.rows import chunks
+from hardpoint.data import MemoryDataset, check_dataset
+from hardpoint.data.labels import to_labels
+from hardpoint.engine.clean import answers_vary, clean_answers, first_answer
+from hardpoint.engine.guard import preserved_random_state, refuse_training_layers
 from hardpoint.engine.search import Target, search
 from hardpoint.engine.twin import choose_twin
-from hardpoint.models.base import Model
+from hardpoint.models.base import Differentiable, Model
 from hardpoint.threats.perturbation import Perturbation
 from hardpoint.threats.threat import Threat
 
@@ -49,6 +52,16 @@ class AttackResult:
     queries: Tensor
     passes: Passes
 
+    def to(self, device: torch.device) -> AttackResult:
+        """The same on another device."""
+        return AttackResult(
+            self.adversarial.to(device),
+            self.broken.to(device),
+            self.distance.to(device),
+            self.queries.to(device),
+            self.passes,
+        )
+
 
 class StandaloneAttack:
     """Lets an attack be called like a function. Subclasses are frozen dataclasses of hyper-parameters."""
@@ -67,7 +80,7 @@ class StandaloneAttack:
 
         Args:
             model: an ``nn.Module`` in evaluation mode, an adapter, or a fitted scikit-learn estimator.
-            x: float ``[n, ...]`` in the model's input range, tensor or array.
+            x: ``[n, ...]`` in the model's input range, tensor or array.
             y: integer labels ``[n]``.
             threat: a threat, or a perturbation for the untargeted threat with it.
             seed: every random draw follows from it and the input's position.
@@ -80,54 +93,77 @@ class StandaloneAttack:
 
         attack: Attack = self  # type: ignore[assignment]
         adapter = load_model(model)
-        x, y = as_inputs(x, y)
         threat = usable_threat(threat, adapter, attack.needs)
-        capacity = batch_size or default_capacity(x[0].numel())
-        target = Target(adapter, choose_twin(adapter, x[:64]), capacity)
-        right, ranked, predicted = _clean(adapter, threat, x, y, capacity)
-        result = search(
-            attack,
-            target,
-            target.searchable(),
-            threat,
-            x[right],
-            y[right],
-            right,
-            ranked[right],
-            rng=Rng(seed).fork(attack.name),
-        )
-        n = len(x)
-        adversarial = x.clone()
-        adversarial[right] = result.adversarial
-        broken = threat.goal.reached(predicted, y)
-        distance = torch.where(broken, 0.0, torch.inf).double()
-        distance[right] = torch.where(result.broken, result.distance, torch.inf)
-        broken[right] = result.broken
-        queries = torch.zeros(n, dtype=torch.int64)
-        queries[right] = result.forward
-        black_box = attack.needs is not Access.GRADIENTS
-        passes = Passes(
-            float(result.forward.sum()) / n,
-            float(result.backward.sum()) / n,
-            float(result.forward.sum()) / n if black_box else 0.0,
-        )
-        return AttackResult(adversarial, broken, distance, queries, passes)
+        with preserved_random_state(seed=seed % 2**63):
+            result = _attack_alone(attack, adapter, MemoryDataset(x, y), threat, seed, batch_size)
+        return result.to(x.device) if isinstance(x, Tensor) else result.to(torch.device("cpu"))
 
 
-def _clean(model: Model, threat: Threat, x: Tensor, y: Tensor, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Positions of the inputs to attack, classes ranked by score, clean predictions."""
+def _attack_alone(
+    attack: Attack, model: Model, data: MemoryDataset, threat: Threat, seed: int, batch_size: int | None
+) -> AttackResult:
+    check_dataset(data, model.box)
+    if isinstance(model, Differentiable):
+        refuse_training_layers(model.module)
+    everyone = torch.arange(len(data))
+    home = getattr(model, "device", everyone.device)
+    x, y = (part.to(home) for part in data.rows(everyone))
+    everyone = everyone.to(home)
+    capacity = checked_capacity(batch_size, x)
+    first_answer(model.scores if threat.access >= Access.SCORES else model.predict, x[:1])
+    is_random = answers_vary(model, threat.access, x[:64])
+    predicted, ranked = clean_answers(model, threat.access, x, everyone, chunk=capacity, is_random=is_random)
+    _check_labels(model, threat, x, y)
+    right = (predicted == y).nonzero().squeeze(1)
+    target = Target(model, choose_twin(model, x[:64]), capacity, is_random)
+    result = search(
+        attack,
+        target,
+        target.searchable(),
+        threat,
+        x[right],
+        y[right],
+        right,
+        ranked[right],
+        rng=Rng(seed).fork(attack.name),
+    )
+    broken = predicted != y
+    distance = torch.where(broken, 0.0, torch.inf).double()
+    distance[right] = torch.where(result.broken, result.distance, torch.inf)
+    broken[right] = result.broken
+    forward, backward = float(result.forward.sum()) / len(x), float(result.backward.sum()) / len(x)
+    return AttackResult(
+        adversarial=x.index_copy(0, right, result.adversarial),
+        broken=broken,
+        distance=distance,
+        queries=torch.zeros_like(y).index_copy(0, right, result.forward),
+        passes=Passes(forward, backward, 0.0 if attack.needs is Access.GRADIENTS else forward),
+    )
+
+
+def _check_labels(model: Model, threat: Threat, x: Tensor, y: Tensor) -> None:
+    """Refuse right labels and a target label that the model does not have."""
     if threat.access < Access.SCORES:
-        predicted = torch.cat([model.predict(part) for part in chunks(x, chunk)])
-        ranked = torch.empty(len(x), 0, dtype=torch.int64)
-    else:
-        scores = torch.cat([model.scores(part) for part in chunks(x, chunk)])
-        predicted, ranked = scores.argmax(1), ranked_classes(scores)
-    return (~threat.goal.reached(predicted, y)).nonzero().squeeze(1), ranked, predicted
+        return
+    classes = model.scores(x[:1]).shape[1]
+    to_labels(y.cpu().numpy(), source="the data", num_classes=classes)
+    check_target(threat, classes)
 
 
-def ranked_classes(scores: Tensor, limit: int = 10) -> Tensor:
-    """int64 ``[n, min(K, limit)]``: classes by falling score."""
-    return scores.topk(min(limit, scores.shape[1]), dim=1).indices
+def check_target(threat: Threat, classes: int | None) -> None:
+    """Raise ``ThreatError`` where the goal is a class the model does not have."""
+    label = getattr(threat.goal, "label", None)
+    if label is not None and classes is not None and not 0 <= int(label) < classes:
+        raise ThreatError(
+            f"the target label is {label}, the model has {classes} classes", "give a label it has"
+        )
+
+
+def checked_capacity(batch_size: int | None, x: Tensor) -> int:
+    """Inputs in flight: ``batch_size``, or a default for inputs like ``x``; raises ``ConfigError`` below 1."""
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError(f"the batch size is {batch_size}", "give 1 or more, or None")
+    return batch_size if batch_size is not None else default_capacity(x[0].numel())
 
 
 def default_capacity(numel: int) -> int:
@@ -160,24 +196,3 @@ def usable_threat(threat: Threat | Perturbation, model: Model, needs: Access) ->
             "use an attack that needs less, or a threat that shows more",
         )
     return wanted
-
-
-def as_inputs(x: Any, y: Any) -> tuple[Tensor, Tensor]:
-    """Float inputs ``[n, ...]`` and int64 labels ``[n]`` from tensors or arrays.
-
-    Raises:
-        DataError: for other types or lengths that differ.
-    """
-    x, y = torch.as_tensor(x), torch.as_tensor(y)
-    if not x.is_floating_point():
-        raise DataError(f"the inputs are {x.dtype}", "give floats in the model's input range, e.g. x / 255")
-    if x.dim() < 2:
-        raise DataError(f"the inputs have shape {tuple(x.shape)}", "give a batch [n, ...]")
-    if y.is_floating_point() and not bool((y == y.round()).all()):
-        row = int((y != y.round()).nonzero()[0])
-        raise DataError(f"label {row} is {float(y[row])}", "give whole-number class labels")
-    if y.dim() != 1 or len(x) != len(y):
-        raise DataError(
-            f"there are {len(x)} inputs and labels of shape {tuple(y.shape)}", "give one label per input"
-        )
-    return x, y.to(device=x.device, dtype=torch.int64)

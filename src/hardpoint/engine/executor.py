@@ -8,8 +8,11 @@ its piece only.
 from __future__ import annotations
 
 import concurrent.futures
+import logging
+import logging
 import multiprocessing
 import os
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -85,7 +88,7 @@ class LocalProcesses:
             waiting = {pool.submit(_work, piece): piece for piece in pieces}
             for future in concurrent.futures.as_completed(waiting):
                 yield waiting[future], future.result()
-        except (AttributeError, TypeError, ImportError) as error:
+        except (AttributeError, TypeError, ImportError, pickle.PicklingError) as error:
             if "pickle" not in str(error).lower() and "can't get" not in str(error).lower():
                 raise
             raise RunError(
@@ -150,7 +153,7 @@ class RayCluster:
                     "include_dashboard": False,
                 }
             )
-            ray.init(logging_level="ERROR", log_to_driver=False, **options)
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
         try:
             threads = max(1, torch.get_num_threads() // self.workers)
             actor = ray.remote(num_cpus=1)(_RayWorker)

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from hardpoint.core.errors import ModelInTrainingMode
+
 
 @contextmanager
 def preserved_random_state(seed: int | None = None) -> Iterator[None]:
@@ -37,6 +39,20 @@ def preserved_random_state(seed: int | None = None) -> Iterator[None]:
         torch.set_rng_state(cpu)
         if gpus:
             torch.cuda.set_rng_state_all(gpus)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """No autocast and no TF32 inside: on recent GPUs float32 convolutions otherwise round to 10 bits."""
+    cudnn, matmul = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    try:
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = cudnn
+        torch.backends.cuda.matmul.allow_tf32 = matmul
 
 
 @contextmanager
@@ -74,6 +90,15 @@ def training_layers(module: nn.Module, allowed: tuple[str, ...] = ()) -> list[st
         if layer.training and (isinstance(layer, mode_dependent) or _reads_mode(layer))
     ]
     return [name for name in named if name not in allowed]
+
+
+def refuse_training_layers(module: nn.Module, allowed: tuple[str, ...] = ()) -> None:
+    """Raise ``ModelInTrainingMode`` for the first layer whose answers depend on the mode it is in.
+
+    >>> refuse_training_layers(nn.Dropout(0.5).eval())
+    """
+    for name in training_layers(module, allowed):
+        raise ModelInTrainingMode(f"layer {name!r} is in training mode", "call model.eval() first")
 
 
 def _reads_mode(layer: nn.Module) -> bool:

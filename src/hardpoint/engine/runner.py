@@ -16,10 +16,12 @@ from hardpoint.engine.attack import Attack, GradientAttack, Reply, Task
 from hardpoint.engine.budget import Deadline
 from hardpoint.engine.oracle import Oracle
 
+Confirm = Callable[[Tensor, Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class Found:
-    """What an attack achieved, one row per input of its task; claims, not yet verified.
+    """What an attack achieved, one row per input of its task: claims, or successes where each was confirmed.
 
     Attributes:
         hit: bool ``[n]``, an allowed input that reaches the goal was seen.
@@ -46,12 +48,14 @@ def run_attack(
     allowance: Tensor | None = None,
     deadline: Deadline | None = None,
     progress: Callable[[int], None] | None = None,
+    confirm: Confirm | None = None,
 ) -> Found:
     """Run ``attack`` on every row of ``task``.
 
     Up to ``capacity`` inputs are in flight; one that falls or finishes makes room for the next. An input leaves
     at its first success, unless the budget eps is infinite and the attack ``minimises``: then it stays to the
-    end and the nearest example is kept.
+    end and the nearest example is kept. What is asked about one input, and what that costs, does not depend on
+    the inputs it shares a batch with.
 
     Args:
         attack: the attack.
@@ -61,8 +65,10 @@ def run_attack(
         allowance: int64 ``[n]``, passes (forward + backward, or queries) each input may still spend.
         deadline: when to stop; inputs under way are then unfinished.
         progress: called with the number of inputs that just ended.
+        confirm: given rows ``[m]`` and a claimed example for each, says which stand, bool ``[m]``; an input whose
+            claim does not stand is attacked further. Without it every claim stands.
     """
-    return _Run(attack, oracle, task, capacity, allowance, deadline or Deadline(), progress).run()
+    return _Run(attack, oracle, task, capacity, allowance, deadline or Deadline(), progress, confirm).run()
 
 
 class _Run:
@@ -75,10 +81,12 @@ class _Run:
         allowance: Tensor | None,
         deadline: Deadline,
         progress: Callable[[int], None] | None,
+        confirm: Confirm | None,
     ) -> None:
         n, device = len(task), task.x.device
         self.attack, self.oracle, self.task = attack, oracle, task
         self.capacity, self.deadline, self.progress = max(1, capacity), deadline, progress
+        self.confirm = confirm
         self.white_box = attack.needs is Access.GRADIENTS
         unlimited = math.isinf(getattr(task.region, "eps", math.inf))
         self.leave_on_hit = not (unlimited and getattr(attack, "minimises", False))
@@ -90,19 +98,18 @@ class _Run:
         self.backward = torch.zeros(n, dtype=torch.int64, device=device)
         self.finished = torch.zeros(n, dtype=torch.bool, device=device)
         self.allowance = allowance if allowance is not None else torch.full_like(self.forward, 2**62)
-        self.next = 0
+        everyone = torch.arange(n, device=device)
+        self.waiting = everyone[~self._cut_short(task, everyone)]
 
     def run(self) -> Found:
         state, live, rows, dead = self._begin()
-        while len(rows):
+        while len(rows) and not self.deadline.passed:
             reply, asked = self._ask(state, live, rows, dead)
             self._record(state.query, reply, asked, live, rows, dead)
             live = replace(live, turn=live.turn + 1)
             ended = self._ended(live, rows) & ~dead
             if bool((ended | dead).all()):
                 self._retire(rows[ended])
-                if self.deadline.passed:
-                    break
                 state, live, rows, dead = self._begin()
                 continue
             state = self.attack.step(state, reply, live)
@@ -110,9 +117,7 @@ class _Run:
             if done is not None:
                 ended |= done & ~dead
             self._retire(rows[ended])
-            dead = dead | ended | self._cut_short(rows)
-            if self.deadline.passed:
-                break
+            dead = dead | ended | self._cut_short(live, rows)
             state, live, rows, dead = self._make_room(state, live, rows, dead)
         return Found(self.hit, self.adversarial, self.distance, self.forward, self.backward, self.finished)
 
@@ -124,38 +129,63 @@ class _Run:
         return state, live, rows, torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
 
     def _admit(self, room: int) -> Tensor:
-        stop = min(self.next + room, len(self.task))
-        rows = torch.arange(self.next, stop, device=self.task.x.device)
-        self.next = stop
+        rows, self.waiting = self.waiting[:room], self.waiting[room:]
         return rows
 
     def _ask(self, state: Any, live: Task, rows: Tensor, dead: Tensor) -> tuple[Reply, Tensor | None]:
         """Put the state's questions; returns the reply and which of ``k`` points were asked, if ``k``."""
         query: Tensor = state.query
         if query.dim() == self.task.x.dim():
-            wants_gradient = self.white_box and bool(((live.turn < self.turns - 1) & ~dead).any())
-            self.forward[rows] += self.oracle.samples
-            if not wants_gradient:
-                return self.oracle.ask(query), None
-            self.backward[rows] += self.oracle.samples
-            attack = self.attack
-            if not isinstance(attack, GradientAttack):
-                raise TypeError(f"{attack.name} asks for gradients but has no objective")
-            return self.oracle.ask_gradient(query, lambda scores: attack.objective(scores, live, state)), None
+            return self._ask_points(state, live, rows), None
         n, k = query.shape[:2]
         asked = getattr(state, "asked", None)
         asked = torch.ones(n, k, dtype=torch.bool, device=query.device) if asked is None else asked
         left = (self.allowance[rows] - self.forward[rows]).unsqueeze(1)
-        asked = asked & ~dead.unsqueeze(1) & (asked.cumsum(1) <= left)
+        asked = asked & ~dead.unsqueeze(1) & (asked.cumsum(1) * self.oracle.samples <= left)
         self.forward[rows] += asked.sum(1) * self.oracle.samples
-        flat = self.oracle.ask(query[asked])
         labels = torch.full((n, k), -1, dtype=torch.int64, device=query.device)
+        if not bool(asked.any()):
+            return Reply(labels), asked
+        flat = self.oracle.ask(query[asked])
         labels[asked] = flat.labels
         if flat.scores is None:
             return Reply(labels), asked
         scores = flat.scores.new_full((n, k, flat.scores.shape[1]), -torch.inf)
         scores[asked] = flat.scores
         return Reply(labels, scores), asked
+
+    def _ask_points(self, state: Any, live: Task, rows: Tensor) -> Reply:
+        """Ask about one point per input, with the gradient where another step will follow."""
+        query, attack = state.query, self.attack
+        follows = self._follows(live)
+        self.forward[rows] += self.oracle.samples
+        self.backward[rows] += self.oracle.samples * follows.to(torch.int64)
+        if not bool(follows.any()):
+            return self.oracle.ask(query)
+        if not isinstance(attack, GradientAttack):
+            raise TypeError(f"{attack.name} asks for gradients but has no objective")
+        if bool(follows.all()):
+            return self.oracle.ask_gradient(query, lambda scores: attack.objective(scores, live, state))
+        on, last = follows.nonzero().squeeze(1), (~follows).nonzero().squeeze(1)
+        part, part_live = take_rows(state, on), take_rows(live, on)
+        ahead = self.oracle.ask_gradient(part.query, lambda scores: attack.objective(scores, part_live, part))
+        plain = self.oracle.ask(query[last])
+        assert ahead.value is not None and ahead.gradient is not None  # noqa: PT018
+
+        def joined(first: Tensor, second: Tensor) -> Tensor:
+            whole = first.new_zeros(len(query), *first.shape[1:])
+            return whole.index_copy(0, on, first).index_copy(0, last, second.to(first.dtype))
+
+        return Reply(
+            joined(ahead.labels, plain.labels),
+            joined(ahead.seen_scores(), plain.seen_scores()),
+            ahead.value.new_zeros(len(query)).index_copy(0, on, ahead.value),
+            torch.zeros_like(query).index_copy(0, on, ahead.gradient),
+        )
+
+    def _follows(self, live: Task) -> Tensor:
+        """Bool ``[n]``: whether the attack will use the gradient at the next point it asks about."""
+        return (live.turn < self.turns - 1) & self.white_box
 
     def _record(
         self, query: Tensor, reply: Reply, asked: Tensor | None, live: Task, rows: Tensor, dead: Tensor
@@ -186,18 +216,21 @@ class _Run:
         region, points = take_rows(live.region, where), points[where]
         away = region.distance(points)
         better = region.contains(points) & (away < self.distance[rows[where]])
-        target = rows[where[better]]
+        target, points, away = rows[where[better]], points[better].to(self.adversarial.dtype), away[better]
+        if self.confirm is not None and len(target):
+            stands = self.confirm(target, points)
+            target, points, away = target[stands], points[stands], away[stands]
         self.hit[target] = True
-        self.adversarial[target] = points[better].to(self.adversarial.dtype)
-        self.distance[target] = away[better]
+        self.adversarial[target] = points
+        self.distance[target] = away
 
     def _ended(self, live: Task, rows: Tensor) -> Tensor:
         over = live.turn >= self.turns
         return over | self.hit[rows] if self.leave_on_hit else over
 
-    def _cut_short(self, rows: Tensor) -> Tensor:
+    def _cut_short(self, live: Task, rows: Tensor) -> Tensor:
         """Inputs that cannot pay for the next question."""
-        cost = (2 if self.white_box else 1) * self.oracle.samples
+        cost = self.oracle.samples * (1 + self._follows(live).to(torch.int64))
         return self.forward[rows] + self.backward[rows] + cost > self.allowance[rows]
 
     def _retire(self, rows: Tensor) -> None:
@@ -210,12 +243,17 @@ class _Run:
     ) -> tuple[Any, Task, Tensor, Tensor]:
         """Replace dead rows by waiting inputs; drop them once they are an eighth of the batch.
 
-        Queries of dead rows are never sent, so for black-box attacks they cost nothing until dropped.
+        Batches of few different sizes are faster, so fallen inputs ride along for a while and what that costs is
+        charged to them. Inputs that may meet further attacks do not: what they have spent must not depend on
+        their batch mates. Nor do inputs whose budget is spent. Queries of black-box attacks are never sent for
+        dead rows.
         """
         gone = dead.nonzero().squeeze(1)
         if not len(gone):
             return state, live, rows, dead
-        if self.next < len(self.task) and (len(gone) * 8 >= len(rows) or len(gone) >= 16):
+        riding = self.hit[rows] & ~self._cut_short(live, rows) if self.white_box else dead
+        must = bool((dead & ~riding).any())
+        if len(self.waiting) and (must or len(gone) * 8 >= len(rows) or len(gone) >= 16):
             fresh = self._admit(len(gone))
             new_live = take_rows(self.task, fresh)
             new_state = self.attack.start(new_live)
@@ -229,7 +267,7 @@ class _Run:
             live = cat_rows(take_rows(live, keep), new_live)
             rows = torch.cat([rows[keep], fresh])
             return state, live, rows, torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        if len(gone) * 8 < len(rows):
+        if not must and len(gone) * 8 < len(rows):
             return state, live, rows, dead
         keep = (~dead).nonzero().squeeze(1)
         return take_rows(state, keep), take_rows(live, keep), rows[keep], dead[keep]

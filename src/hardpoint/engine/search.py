@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hardpoint.core.access import Access
 from hardpoint.core.rng import Rng
 from hardpoint.core.rows import take_rows
 from hardpoint.engine.attack import Attack, Task
@@ -84,15 +85,40 @@ def search(
 ) -> Searched:
     """Attack the inputs ``x`` and verify what is claimed.
 
-    A claim that the model does not confirm (the twin rounds differently) is not the end of its input: the
-    attack is run once more for it, on the model itself.
+    Every claim is verified when it is made, and an input whose claim the model does not confirm (the twin rounds
+    differently, or a random model was lucky) is attacked further. If none of its claims stood in the end, the
+    attack is run once more for it, on the model itself. For black-box attacks the threat's ``queries`` bound what
+    is asked about one input in all.
     """
     region = threat.perturbation.around(x, target.model.box)
     turn = torch.zeros_like(index)
     task = Task(index, y, region, ranked, turn, threat.goal, target.model.box, rng)
     samples = RANDOM_SAMPLES if target.is_random else 1
+    if threat.queries is not None and attack.needs is not Access.GRADIENTS:
+        most = torch.full_like(index, threat.queries)
+        allowance = most if allowance is None else torch.minimum(allowance, most)
+    prediction = torch.full_like(y, -1)
+    claimed = torch.zeros_like(y, dtype=torch.bool)
+    checked = 0
 
     def run(on: Twin | Itself, rows: Tensor, allowed: Tensor | None) -> Found:
+        def confirm(part: Tensor, points: Tensor) -> Tensor:
+            nonlocal checked
+            at = rows[part]
+            verdict = verify(
+                target.model,
+                take_rows(region, at),
+                points,
+                y[at],
+                threat.goal,
+                chunk=target.capacity,
+                is_random=target.is_random,
+            )
+            claimed[at] = True
+            prediction[at[verdict.stands]] = verdict.prediction[verdict.stands]
+            checked += verdict.passes
+            return verdict.stands
+
         # the attack is shown what it needs, and never more than the threat allows
         oracle = Oracle(on, min(threat.access, attack.needs), chunk=target.capacity, samples=samples)
         return run_attack(
@@ -103,53 +129,26 @@ def search(
             allowance=None if allowed is None else allowed[rows],
             deadline=deadline,
             progress=progress,
+            confirm=confirm,
         )
 
     everyone = torch.arange(len(x), device=x.device)
     with preserved_random_state(seed=(rng.seed ^ rng.stream) % 2**63):
         with _frozen(target, twin):
             found = run(twin, everyone, allowance)
-        prediction = torch.full_like(y, -1)
-        broken, checked = found.hit.clone(), 0
-        claims = found.hit.nonzero().squeeze(1)
-        rejected = claims[:0]
-        if len(claims):
-            verdict = verify(
-                target.model,
-                take_rows(region, claims),
-                found.adversarial[claims],
-                y[claims],
-                threat.goal,
-                chunk=target.capacity,
-                is_random=target.is_random,
-            )
-            broken[claims], prediction[claims] = verdict.stands, verdict.prediction
-            checked += verdict.passes
-            rejected = claims[~verdict.stands]
-        forward, backward = found.forward, found.backward
-        adversarial, distance, finished = found.adversarial, found.distance, found.finished
-        if len(rejected):
+        broken, adversarial, distance = found.hit, found.adversarial, found.distance
+        forward, backward, finished = found.forward, found.backward, found.finished
+        doubtful = (claimed & ~broken).nonzero().squeeze(1)
+        if len(doubtful) and twin.plan.copied:
             left = None if allowance is None else allowance - forward - backward
             exact = build_twin(target.model, TwinPlan(copied=False))
             with _frozen(target, exact):
-                again = run(exact, rejected, left)
-            verdict = verify(
-                target.model,
-                take_rows(region, rejected),
-                again.adversarial,
-                y[rejected],
-                threat.goal,
-                chunk=target.capacity,
-                is_random=target.is_random,
-            )
-            stands = verdict.stands & again.hit
-            checked += verdict.passes
-            broken[rejected], prediction[rejected] = stands, verdict.prediction
-            forward[rejected] += again.forward
-            backward[rejected] += again.backward
-            adversarial[rejected], distance[rejected] = again.adversarial, again.distance
-            finished[rejected] = again.finished
-            rejected = rejected[~stands]
+                again = run(exact, doubtful, left)
+            broken[doubtful] = again.hit
+            forward[doubtful] += again.forward
+            backward[doubtful] += again.backward
+            adversarial[doubtful], distance[doubtful] = again.adversarial, again.distance
+            finished[doubtful] = again.finished
     keep = broken.view(-1, *([1] * (x.dim() - 1)))
     return Searched(
         broken=broken,
@@ -159,8 +158,8 @@ def search(
         forward=forward,
         backward=backward,
         finished=finished,
-        claimed=len(claims),
-        rejected=len(rejected),
+        claimed=int(claimed.sum()),
+        rejected=int((claimed & ~broken).sum()),
         verification=checked,
     )
 

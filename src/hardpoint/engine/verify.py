@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hardpoint.core.rows import chunks
+from hardpoint.engine.guard import full_precision
 from hardpoint.evidence.rate import Rate
 from hardpoint.models.base import Model
 from hardpoint.threats.goals import Goal
@@ -25,6 +26,7 @@ class Verified:
     passes: int
 
 
+@full_precision()
 def verify(
     model: Model,
     region: Region,

@@ -172,9 +172,9 @@ class Assessment:
 
     @property
     def verdict(self) -> Verdict:
-        """Fails when the gate is missed; warns when a finding voids or weakens the number, or nothing gates it.
+        """Fails when the gate is missed; warns when the run is incomplete or a finding voids the number.
 
-        A failing finding or an unfinished run is never a pass.
+        Without a gate a pass says only that nothing voids the number; people are shown "no gate" then.
         """
         if self.gate is not None and self.robust_accuracy.value < self.gate:
             return Verdict.FAIL

@@ -18,6 +18,8 @@ import json
 import os
 import re
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -67,7 +69,7 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(f"cannot read {path}: {error}", "delete the file and resume the run") from None
 
 
@@ -89,6 +91,14 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """``value`` as readable JSON at ``path``, atomically; infinities and NaN become null."""
     write_atomically(path, (json.dumps(finite(dict(value)), indent=1, allow_nan=False) + "\n").encode())
+
+
+def _first_difference(old: Any, new: Any, name: str = "") -> tuple[str, Any, Any]:
+    """Where two plans differ, as ``model.sha256``, and what each says there."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return name, old, new
+    key = next(k for k in sorted({*old, *new}) if old.get(k) != new.get(k))
+    return _first_difference(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
 
 
 class AssessmentFolder:
@@ -113,12 +123,12 @@ class AssessmentFolder:
             return
         old = read_json(file)
         new = json.loads(json.dumps(finite(dict(plan))))
-        for key in sorted({*old, *new}):
-            if old.get(key) != new.get(key):
-                raise RunError(
-                    f"{self.path} holds a run with another {key} ({old.get(key)!r}, now {new.get(key)!r})",
-                    "resume with the same settings, or give a new folder",
-                )
+        if old != new:
+            key, before, now = _first_difference(old, new)
+            raise RunError(
+                f"{self.path} holds a run with another {key} ({before!r}, now {now!r})",
+                "resume with the same settings, or give a new folder",
+            )
 
     def plan(self) -> dict[str, Any]:
         """What the folder's work is."""
@@ -149,7 +159,13 @@ class AssessmentFolder:
     def inputs(self) -> NDArray[Any] | None:
         """The originals, memory-mapped, where they were kept."""
         file = self.path / "inputs.npy"
-        return np.load(file, mmap_mode="r", allow_pickle=False) if file.exists() else None
+        if not file.exists():
+            return None
+        try:
+            held: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise RunError(f"cannot read {file}: {error}", "delete the file and resume the run") from None
+        return held
 
     def finish(self, assessment: Assessment) -> None:
         """Write the record; the JSON comes last, so a folder with it is whole."""

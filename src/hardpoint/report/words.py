@@ -168,7 +168,7 @@ def attacker(assessment: Assessment) -> str:
     kind, eps, text = _perturbation(threat).get("kind"), eps_of(threat), eps_text(threat)
     if eps == 0:
         change = "may change nothing"
-    elif eps is not None and math.isinf(eps):
+    elif eps is not None and math.isinf(eps) and kind != "FeatureEdits":
         change = f"may change {unit}s without limit"
     elif kind == "Linf":
         change = f"changes every {unit} by at most {text}"
@@ -178,6 +178,8 @@ def attacker(assessment: Assessment) -> str:
         change = f"makes changes that sum to at most {text}"
     elif kind == "L0":
         change = f"changes at most {text} {'value' if unit == 'pixel' else unit}{'' if eps == 1 else 's'}"
+    elif kind == "FeatureEdits":
+        change = _edits(_perturbation(threat), eps, text)
     else:
         change = f"makes changes within “{perturbation_text(threat)}”"
     access = str(threat.get("access"))
@@ -186,6 +188,19 @@ def attacker(assessment: Assessment) -> str:
     if queries is not None:
         sees += f", asks at most {number(queries)} times per input"
     return f"An attacker who {sees} and {change}"
+
+
+def _edits(perturbation: Mapping[str, Any], eps: float | None, text: str) -> str:
+    """What an attacker on a table does."""
+    norm, most = perturbation.get("norm"), perturbation.get("max_changed")
+    few = f"up to {most} features" if most is not None else "features"
+    if eps is None or math.isinf(eps):
+        return f"edits {few} in any way that the table's constraints allow"
+    by = {
+        "linf": f"edits {few}, each by at most {percent(eps)} of its range",
+        "l0": f"edits at most {text} feature{'' if eps == 1 else 's'}",
+    }.get(str(norm), f"edits {few}, by at most {text} of their ranges in all ({str(norm).capitalize()})")
+    return f"{by}, within the table's constraints"
 
 
 def sentence(assessment: Assessment) -> str:

@@ -32,6 +32,10 @@ class Goal(Protocol):
         """``[n]``: how far beyond the decision boundary, positive where reached."""
         ...
 
+    def attackable(self, y: Tensor) -> Tensor:
+        """Bool ``[n]``: whether the goal can be reached at all from inputs with the right labels ``y``."""
+        ...
+
     def describe(self) -> dict[str, Any]:
         """JSON-ready description."""
         ...
@@ -46,6 +50,9 @@ class Untargeted:
 
     def margin(self, scores: Tensor, y: Tensor) -> Tensor:
         return margin_over(scores, y)
+
+    def attackable(self, y: Tensor) -> Tensor:
+        return torch.ones_like(y, dtype=torch.bool)
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "untargeted"}
@@ -64,6 +71,9 @@ class Targeted:
         target = torch.full_like(y, self.label)
         beyond = -margin_over(scores, target)
         return torch.where(y == self.label, -beyond.abs(), beyond)
+
+    def attackable(self, y: Tensor) -> Tensor:
+        return y != self.label
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "targeted", "label": self.label}

@@ -66,7 +66,6 @@ class L2Region:
     box: Box
     eps: float
 
-
     @property
     def reach(self) -> Tensor:
         low, high = self.box.bounds_like(self.x)

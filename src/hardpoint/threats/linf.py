@@ -67,13 +67,12 @@ class Linf:
 
     def around(self, x: Tensor, box: Box) -> LinfRegion:
         low, high = box.bounds_like(x)
-        # The exact ends x ± eps are seldom floats; take the nearest floats inside them.
-        exact_low, exact_high = x.double() - self.eps, x.double() + self.eps
-        ball_low, ball_high = exact_low.to(x.dtype), exact_high.to(x.dtype)
-        infinity = torch.tensor(torch.inf, dtype=x.dtype, device=x.device)
-        ball_low = torch.where(ball_low.double() < exact_low, torch.nextafter(ball_low, infinity), ball_low)
+        # The exact ends x ± eps are seldom floats; take the nearest floats whose measured distance is allowed.
+        exact = x.double()
+        ball_low, ball_high = (exact - self.eps).to(x.dtype), (exact + self.eps).to(x.dtype)
+        ball_low = torch.where(exact - ball_low.double() > self.eps, torch.nextafter(ball_low, x), ball_low)
         ball_high = torch.where(
-            ball_high.double() > exact_high, torch.nextafter(ball_high, -infinity), ball_high
+            ball_high.double() - exact > self.eps, torch.nextafter(ball_high, x), ball_high
         )
         return LinfRegion(x, torch.maximum(ball_low, low), torch.minimum(ball_high, high), self.eps)
 

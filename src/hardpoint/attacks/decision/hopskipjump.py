@@ -39,7 +39,8 @@ class HopSkipJumpState:
     total: Tensor  # estimation: sum of label-weighted directions
     plain: Tensor  # … sum of directions
     wins: Tensor  # … sum of ±1 answers
-    asked_so_far: Tensor
+    asked_so_far: Tensor  # in the phase it is in
+    asked_in_all: Tensor
     stride: Tensor  # advance: the step being tried
     direction: Tensor
 
@@ -98,6 +99,7 @@ class HopSkipJump(StandaloneAttack):
             plain=torch.zeros_like(task.x),
             wins=numbers,
             asked_so_far=counts.clone(),
+            asked_in_all=counts.clone(),
             stride=numbers,
             direction=torch.zeros_like(task.x),
         )
@@ -106,6 +108,8 @@ class HopSkipJump(StandaloneAttack):
     def step(self, state: HopSkipJumpState, reply: Reply, task: Task) -> HopSkipJumpState:
         reached = task.goal.reached(reply.labels, task.y.unsqueeze(1)) & state.asked
         spent = state.asked_so_far + state.asked.sum(1)
+        in_all = state.asked_in_all + state.asked.sum(1)
+        state = replace(state, asked_in_all=in_all, done=state.done | (in_all >= self.queries))
         for phase, advance in (
             (_FIND, self._after_find),
             (_BISECT, self._after_bisect),
@@ -226,7 +230,8 @@ class HopSkipJump(StandaloneAttack):
                 points, count = propose(take_rows(s, here), take_rows(task, here))
                 query[here, : points.shape[1]] = points.to(query.dtype)
                 slots = torch.arange(_SLOTS, device=query.device)
-                asked[here] = slots < count.unsqueeze(1)
+                left = self.queries - s.asked_in_all[here]
+                asked[here] = slots < torch.minimum(count, left).unsqueeze(1)
         return replace(s, query=query, asked=asked)
 
     def _find_points(self, s: HopSkipJumpState, task: Task) -> tuple[Tensor, Tensor]:

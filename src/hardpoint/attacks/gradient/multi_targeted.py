@@ -13,6 +13,7 @@ from hardpoint.attacks.base import StandaloneAttack
 from hardpoint.attacks.gradient.apgd import target_of_rank
 from hardpoint.attacks.losses import Loss, goal_loss, targeted
 from hardpoint.core.access import Access
+from hardpoint.core.errors import ThreatError
 from hardpoint.core.rows import per_row
 from hardpoint.engine.attack import Reply, Task
 from hardpoint.threats.goals import Untargeted
@@ -51,6 +52,14 @@ class MultiTargeted(StandaloneAttack):
     top: int = 3
     steps: int = 25
     needs: ClassVar[Access] = Access.GRADIENTS
+
+    def __post_init__(self) -> None:
+        if min(self.targets, self.probe_steps, self.top, self.steps) < 1 or self.top > self.targets:
+            raise ThreatError(
+                f"MultiTargeted(targets={self.targets}, probe_steps={self.probe_steps}, top={self.top}, "
+                f"steps={self.steps})",
+                "give whole numbers of 1 or more, and top at most targets",
+            )
 
     @property
     def turns(self) -> int:

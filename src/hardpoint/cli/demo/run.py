@@ -22,6 +22,7 @@ from hardpoint.threats import Linf, Threat
 from hardpoint.threats.features import FeatureEdits
 
 _DEFAULT = Path("hardpoint-demo")
+_GATE = 0.5
 
 
 def run_demo(out: Path | None = None, open_page: bool = False, json_out: bool = False) -> int:
@@ -61,7 +62,7 @@ def _assessments(folder: Path, quiet: bool) -> list[Result]:
     _, (x, y) = digits_split()
     digits = MemoryDataset(x, y, "sklearn:digits, last 500", classes=[str(d) for d in range(10)])
     for which in ("plain", "hardened"):
-        model = TorchModel(trained_digits_network(which), name=f"digits CNN, {which}")
+        model = TorchModel(trained_digits_network(which), name=f"{which} digits network")
         threat = Threat(Linf(EPS))
         results.append(_assess(model, digits, threat, f"digits-{which}-{threat.name}", folder, quiet))
     table_model, rows, schema = tumour_table()
@@ -81,13 +82,15 @@ def _assess(
         run_dir=folder,
         resume=RunFolder(folder).exists,
         name=name,
+        gate=_GATE,
         progress=not quiet,
         header={"command": "hardpoint demo"},
     )
     if not quiet:
         record = result.record
         typer.echo(
-            f"{record.model['name']:<22} {threat.describe()['perturbation']['text']}, attacker sees "
-            f"{threat.access.word}: {result.robust_accuracy} stand (clean {100 * result.clean_accuracy.value:.1f} %)"
+            f"{record.verdict.word.upper():<5} {record.model['name']:<24} {record.threat['perturbation']['text']}, "
+            f"attacker sees {threat.access.word}: {result.robust_accuracy} stand, "
+            f"clean {100 * result.clean_accuracy.value:.1f} %"
         )
     return result

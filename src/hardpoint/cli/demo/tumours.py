@@ -37,9 +37,7 @@ def tumour_schema(x: Tensor, names: list[str]) -> Schema:
     """
     low, high = x.min(0).values.tolist(), x.max(0).values.tolist()
     features = [
-        Feature(
-            name, low=low[i], high=high[i], mutable=Mutability.NO if "error" in name else Mutability.YES
-        )
+        Feature(name, low=low[i], high=high[i], mutable=Mutability.NO if "error" in name else Mutability.YES)
         for i, name in enumerate(names)
     ]
     pairs = [(f"mean {name[6:]}", name) for name in names if name.startswith("worst ")]

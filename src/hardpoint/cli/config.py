@@ -1,0 +1,194 @@
+"""What can be configured: the sections and keys of ``hardpoint.toml`` and of ``[tool.hardpoint]``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Word = Literal["gradients", "scores", "labels"]
+Format = Literal["html", "json", "sarif", "junit"]
+
+
+def read_eps(value: Any) -> Any:
+    """A radius as people write it: a number or a fraction.
+
+    >>> read_eps("8/255") == 8 / 255, read_eps("0.5"), read_eps(2)
+    (True, 0.5, 2)
+    """
+    if not isinstance(value, str):
+        return value
+    over, slash, under = value.partition("/")
+    try:
+        return float(over) / float(under) if slash else float(over)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError("a number or a fraction such as 8/255") from None
+
+
+def read_range(value: Any) -> Any:
+    """``[low, high]``, or the text ``low,high`` of an option or variable."""
+    return [end.strip() for end in value.split(",")] if isinstance(value, str) else value
+
+
+def read_words(value: Any) -> Any:
+    """A list of words, or the text ``a,b`` of an option or variable."""
+    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+
+def _rising(value: tuple[Any, Any]) -> tuple[Any, Any]:
+    low, high = value
+    if isinstance(low, float) and isinstance(high, float) and not low < high:
+        raise ValueError("low < high, for example [0, 1]")
+    return value
+
+
+Eps = Annotated[float, BeforeValidator(read_eps)]
+Share = Annotated[float, Field(ge=0, le=1)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+End = float | list[float]
+Words = Annotated[tuple[str, ...], BeforeValidator(read_words)]
+
+
+class Table(BaseModel):
+    """One table of the file; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class ModelSettings(Table):
+    """``[model]``: what is assessed."""
+
+    load: str | None = None
+    weights: str | None = None
+    input_range: Annotated[
+        tuple[End, End] | None, BeforeValidator(read_range), AfterValidator(lambda v: v and _rising(v))
+    ] = None
+    access: Word | None = None
+    probabilities: bool | None = None
+    name: str | None = None
+    output: str | None = None
+    input_shape: tuple[int, ...] | None = None
+
+
+class HttpSettings(Table):
+    """``[http]``: how a served model is asked."""
+
+    protocol: Literal["json", "open-inference"] | None = None
+    wire: dict[str, Any] | None = None
+    headers: dict[str, str] | None = None
+    classes: Words | None = None
+    batch_size: AtLeastOne | None = None
+    concurrency: AtLeastOne | None = None
+    rate_limit: float | None = None
+    timeout: float | None = None
+    retries: int | None = None
+    max_response_bytes: AtLeastOne | None = None
+
+
+class DataSettings(Table):
+    """``[data]``: the labelled inputs, how they are read, and how many of them are taken."""
+
+    load: str | None = None
+    name: str | None = None
+    dtype: Literal["float32", "float64"] | None = None
+    scale: float | None = None
+    limit: AtLeastOne | None = None
+    sample: AtLeastOne | None = None
+    seed: int = 0
+    layout: str | None = None
+    classes: Words | None = None
+    labels: str | None = None
+    keys: Annotated[tuple[str, str] | None, BeforeValidator(read_words)] = None
+    label: str | int | None = None
+    columns: Words | None = None
+    categories: dict[str, list[str]] | None = None
+    header: bool | None = None
+    spool_dir: str | None = None
+
+
+class ThreatSettings(Table):
+    """``[[threats]]``: one attacker."""
+
+    kind: Literal["linf", "l2", "l1", "l0", "features"]
+    eps: Eps | None = None
+    access: Word | None = None
+    queries: AtLeastOne | None = None
+    target: Annotated[int, Field(ge=0)] | None = None
+    gate: Share | None = None
+    schema_file: str | None = Field(default=None, alias="schema")
+    norm: Literal["linf", "l2", "l1", "l0"] | None = None
+    max_changed: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> ThreatSettings:
+        if self.kind == "features":
+            if self.schema_file is None:
+                raise ValueError('schema = "FILE" for features')
+        elif self.eps is None:
+            raise ValueError('eps, for example "8/255"')
+        elif self.schema_file is not None or self.norm is not None or self.max_changed is not None:
+            raise ValueError("schema, norm and max_changed with kind = 'features' only")
+        if self.queries is not None and self.access == "gradients":
+            raise ValueError("queries with access = 'scores' or 'labels' only")
+        return self
+
+
+class RunSettings(Table):
+    """``[run]``: how hard to try, and where the evidence goes."""
+
+    mode: Literal["fast", "standard", "thorough"] = "fast"
+    seed: int = 0
+    dir: str = "runs"
+    workers: AtLeastOne = 1
+    batch_size: AtLeastOne | None = None
+    passes: AtLeastOne | None = None
+    queries: AtLeastOne | None = None
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    allow_training: Words = ()
+
+
+class GateSettings(Table):
+    """``[gate]``: what is asked for; below it the command fails."""
+
+    robust_accuracy: Share | None = None
+
+
+class ReportSettings(Table):
+    """``[report]``: which forms of the report are written."""
+
+    formats: Annotated[tuple[Format, ...], BeforeValidator(read_words)] = ("html", "json", "sarif", "junit")
+
+
+class Settings(Table):
+    """Everything."""
+
+    model: ModelSettings = ModelSettings()
+    http: HttpSettings = HttpSettings()
+    data: DataSettings = DataSettings()
+    threats: tuple[ThreatSettings, ...] = ()
+    run: RunSettings = RunSettings()
+    gate: GateSettings = GateSettings()
+    report: ReportSettings = ReportSettings()
+
+
+SECTIONS: dict[str, type[Table]] = {
+    "model": ModelSettings,
+    "http": HttpSettings,
+    "data": DataSettings,
+    "run": RunSettings,
+    "gate": GateSettings,
+    "report": ReportSettings,
+}
+"""The tables that hold one value per key; ``threats`` is a list of tables."""
+
+PATHS = ("model.load", "model.weights", "data.load", "data.labels", "data.spool_dir", "run.dir")
+"""Keys that may hold a path, which is relative to the file it stands in."""
+
+
+def keys_of(table: type[Table]) -> list[str]:
+    """The keys of a table as they are written.
+
+    >>> keys_of(GateSettings)
+    ['robust_accuracy']
+    """
+    return [field.alias or name for name, field in table.model_fields.items()]

@@ -1,0 +1,291 @@
+"""The ``hardpoint`` command. Only words are parsed here: each command loads what it needs when it is called."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hardpoint import __version__
+from hardpoint.cli.console import note, one_line, say
+from hardpoint.cli.exits import Exit, guarded
+
+_EPILOG = (
+    "Exit codes: 0 pass, 1 gate failed, 2 usage or configuration, 3 nothing to test, 4 internal error, "
+    "5 inconclusive, 130 interrupted."
+)
+_STYLE: dict[str, Any] = {"context_settings": {"help_option_names": ["-h", "--help"]}, "epilog": _EPILOG}
+app = typer.Typer(
+    name="hardpoint",
+    help="Tells you how a model breaks under attack, with evidence that can be checked.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    **_STYLE,
+)
+config_app = typer.Typer(help="Settings: what holds here, and why.", rich_markup_mode=None)
+app.add_typer(config_app, name="config")
+
+Text = str | None
+Model = Annotated[
+    Text, typer.Option("--model", metavar="MODEL", help="An .onnx file, package.module:factory, or a URL.")
+]
+Weights = Annotated[
+    Text, typer.Option("--weights", metavar="FILE", help="Weights for the module: .safetensors, .pt or .pth.")
+]
+Data = Annotated[
+    Text,
+    typer.Option("--data", metavar="DATA", help=".npz, .csv, .parquet, idx, folder of images, sklearn:NAME."),
+]
+Label = Annotated[Text, typer.Option("--label", metavar="COLUMN", help="The label column of a table.")]
+Range = Annotated[Text, typer.Option("--input-range", metavar="LOW,HIGH", help="Valid inputs.")]
+Access = Annotated[
+    Text, typer.Option("--access", metavar="WORD", help="Show no more than gradients, scores or labels.")
+]
+Limit = Annotated[Text, typer.Option("--limit", metavar="N", help="Take the first N inputs.")]
+Sample = Annotated[Text, typer.Option("--sample", metavar="N", help="Take N inputs at random.")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Instead of ./hardpoint.toml or pyproject.toml."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no hints.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
+Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
+
+
+@app.callback(invoke_without_command=True)
+def hardpoint(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> int | None:
+    if version:
+        say(f"hardpoint {__version__}")
+        raise typer.Exit(Exit.PASS)
+    if context.invoked_subcommand is None:
+        say(context.get_help())
+        raise typer.Exit(Exit.USAGE)
+    return None
+
+
+@app.command(**_STYLE)
+def assess(
+    model: Model = None,
+    weights: Weights = None,
+    data: Data = None,
+    threat: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--threat", metavar="KIND:EPS[@OPTION:...]", help="linf:8/255, l2:0.5@scores:1000q; repeatable."
+        ),
+    ] = None,
+    mode: Annotated[Text, typer.Option("--mode", metavar="MODE", help="fast, standard or thorough.")] = None,
+    gate: Annotated[
+        Text, typer.Option("--gate", metavar="SHARE", help="The robust accuracy asked for, 0 to 1.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="PATH", help="The run folder; runs/NNN-MODEL by default.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out, or the newest unfinished one.")
+    ] = False,
+    limit: Limit = None,
+    sample: Sample = None,
+    label: Label = None,
+    input_range: Range = None,
+    access: Access = None,
+    seed: Annotated[
+        Text, typer.Option("--seed", metavar="N", help="Every random draw follows from it.")
+    ] = None,
+    workers: Annotated[Text, typer.Option("--workers", metavar="N", help="Local processes.")] = None,
+    batch_size: Annotated[Text, typer.Option("--batch-size", metavar="N", help="Inputs in flight.")] = None,
+    passes: Annotated[Text, typer.Option("--passes", metavar="N", help="Passes per input, at most.")] = None,
+    queries: Annotated[
+        Text, typer.Option("--queries", metavar="N", help="Queries per input, at most.")
+    ] = None,
+    seconds: Annotated[
+        Text, typer.Option("--seconds", metavar="S", help="Time for the whole run, at most.")
+    ] = None,
+    config: Config = None,
+    json_out: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """Attack a model, verify what breaks it, and judge the number against the gate."""
+
+    def work() -> int:
+        from hardpoint.cli.assess_command import Asked, run
+        from hardpoint.cli.said import said_threats, said_values
+
+        said = said_values(
+            ("--model", "model.load", model),
+            ("--weights", "model.weights", weights),
+            ("--input-range", "model.input_range", input_range),
+            ("--access", "model.access", access),
+            ("--data", "data.load", data),
+            ("--label", "data.label", label),
+            ("--limit", "data.limit", limit),
+            ("--sample", "data.sample", sample),
+            ("--mode", "run.mode", mode),
+            ("--seed", "run.seed", seed),
+            ("--workers", "run.workers", workers),
+            ("--batch-size", "run.batch_size", batch_size),
+            ("--passes", "run.passes", passes),
+            ("--queries", "run.queries", queries),
+            ("--seconds", "run.seconds", seconds),
+            ("--gate", "gate.robust_accuracy", gate),
+        )
+        words = _WORDS or ["assess"]
+        return run(Asked(said | said_threats(threat or []), config, out, resume, json_out, quiet, words))
+
+    return guarded(work, json_out=json_out, debug=debug)
+
+
+@app.command(**_STYLE)
+def doctor(
+    model: Annotated[Text, typer.Argument(help="An .onnx file, package.module:factory, or a URL.")] = None,
+    data: Data = None,
+    weights: Weights = None,
+    label: Label = None,
+    input_range: Range = None,
+    access: Access = None,
+    limit: Limit = None,
+    config: Config = None,
+    json_out: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """Check, in a few passes, whether a robustness number would mean anything."""
+
+    def work() -> int:
+        from hardpoint.cli.doctor_command import run
+        from hardpoint.cli.said import said_values
+
+        said = said_values(
+            ("MODEL", "model.load", model),
+            ("--weights", "model.weights", weights),
+            ("--input-range", "model.input_range", input_range),
+            ("--access", "model.access", access),
+            ("--data", "data.load", data),
+            ("--label", "data.label", label),
+            ("--limit", "data.limit", limit),
+        )
+        return run(said, config, json_out=json_out, quiet=quiet)
+
+    return guarded(work, json_out=json_out, debug=debug)
+
+
+@app.command(**_STYLE)
+def init(
+    model: Model = None,
+    weights: Weights = None,
+    data: Data = None,
+    threat: Annotated[
+        Text, typer.Option("--threat", metavar="KIND:EPS", help="For example linf:8/255.")
+    ] = None,
+    gate: Annotated[
+        Text, typer.Option("--gate", metavar="SHARE", help="The robust accuracy asked for, 0 to 1.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Take what is suggested, ask nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a hardpoint.toml that is there.")] = False,
+    json_out: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Write a commented hardpoint.toml for the model and data of this folder."""
+
+    def work() -> int:
+        from hardpoint.cli.init_command import Answers, run
+
+        return run(Answers(model, weights, data, threat, gate), yes=yes, force=force, json_out=json_out)
+
+    return guarded(work, json_out=json_out, debug=debug)
+
+
+@app.command(**_STYLE)
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="PATH", help="Where the page goes (.html, .json, .sarif, .xml)."),
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option("--compare", metavar="RUN", help="A later run to set beside it.")
+    ] = None,
+    open_page: Open = False,
+    json_out: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """Write a run's report again, or compare it with another run."""
+
+    def work() -> int:
+        from hardpoint.cli import report_command
+
+        return report_command.run(
+            run, out=out, other=compare, open_page=open_page, json_out=json_out, quiet=quiet
+        )
+
+    return guarded(work, json_out=json_out, debug=debug)
+
+
+@app.command(**_STYLE)
+def demo(
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="PATH", help="The run folder; hardpoint-demo by default.")
+    ] = None,
+    open_page: Open = False,
+    json_out: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Assess bundled models on bundled data: under a minute, no network."""
+
+    def work() -> int:
+        from hardpoint.cli.demo import run_demo
+
+        return run_demo(out, open_page, json_out)
+
+    return guarded(work, json_out=json_out, debug=debug)
+
+
+@config_app.command("show", **_STYLE)
+def config_show(
+    origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
+    config: Config = None,
+    json_out: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Print the settings that hold here."""
+
+    def work() -> int:
+        from hardpoint.cli.config_command import show
+
+        return show(config, origin=origin, json_out=json_out)
+
+    return guarded(work, json_out=json_out, debug=debug)
+
+
+_WORDS: list[str] = []
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the command; returns the exit code.
+
+    Args:
+        words: the command line after ``hardpoint``; that of the process by default.
+    """
+    _WORDS[:] = sys.argv[1:] if words is None else words
+    try:
+        code = typer.main.get_command(app).main(list(_WORDS), prog_name="hardpoint", standalone_mode=False)
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except SystemExit:  # the reader of the help text went away
+        return Exit.PASS
+    except Exception as error:
+        told = getattr(error, "format_message", None)
+        if told is None:
+            raise
+        note(one_line(f"error: {told()}; see hardpoint {' '.join(_WORDS[:1])} --help"))
+        return Exit.USAGE
+    return int(code or 0)

@@ -1,0 +1,92 @@
+"""``hardpoint report``: a run's pages again, and two runs side by side."""
+
+from __future__ import annotations
+
+import json
+import webbrowser
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hardpoint.cli.console import say, say_json
+from hardpoint.cli.exits import Exit
+from hardpoint.core.errors import NothingToTest
+from hardpoint.evidence import Assessment, RunFolder
+from hardpoint.evidence.store import write_atomically
+from hardpoint.report import compare, junit, sarif, summary_json, write_comparison_html
+from hardpoint.report.html import page_of
+
+FORMS = ("html", "json", "sarif", "junit")
+_NAMES = {"html": "report.html", "json": "report.json", "sarif": "report.sarif", "junit": "junit.xml"}
+_SUFFIXES = {".html": "html", ".htm": "html", ".json": "json", ".sarif": "sarif", ".xml": "junit"}
+
+
+def _json_text(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+
+
+_WRITERS: dict[str, Callable[[Sequence[Assessment], dict[str, Any]], str]] = {
+    "html": page_of,
+    "json": lambda records, header: _json_text(summary_json(records, header)),
+    "sarif": lambda records, header: _json_text(sarif(records, header)),
+    "junit": junit,
+}
+
+
+def write_formats(run: RunFolder, formats: Sequence[str] = FORMS) -> dict[str, Path]:
+    """Write these forms of a run's report beside it; form to file.
+
+    Raises:
+        RunError: when the folder holds no run, is damaged, or cannot be written.
+    """
+    header, records = run.header(), run.read()
+    files = {form: run.path / _NAMES[form] for form in FORMS if form in formats}
+    for form, path in files.items():
+        write_atomically(path, _WRITERS[form](records, header).encode("utf-8"))
+    return files
+
+
+def run(
+    path: Path, *, out: Path | None, other: Path | None, open_page: bool, json_out: bool, quiet: bool
+) -> int:
+    """Rebuild the report of the run in ``path``, or compare it with ``other``."""
+    first = RunFolder(path)
+    header, records = first.header(), first.read()
+    if not records:
+        raise NothingToTest(
+            f"{path} holds no finished assessment", "finish it with: hardpoint assess --resume"
+        )
+    if other is not None:
+        page, written = _compare(first, RunFolder(other), out)
+    elif out is not None:
+        form = _SUFFIXES.get(out.suffix.lower(), "html")
+        write_atomically(out, _WRITERS[form](records, header).encode("utf-8"))
+        page, written = out, {form: out}
+    else:
+        written = write_formats(first)
+        page = written["html"]
+    if open_page:
+        webbrowser.open(page.resolve().as_uri())
+    if json_out:
+        say_json({"exit_code": 0, "run": str(path), "files": {form: str(p) for form, p in written.items()}})
+    else:
+        say(f"report:   {page}")
+        if not quiet:
+            said = (
+                f"hardpoint report {path} --compare RUN"
+                if other is None
+                else f"hardpoint report {other} --open"
+            )
+            say(f"next:     {said}")
+    return Exit.PASS
+
+
+def _compare(before: RunFolder, after: RunFolder, out: Path | None) -> tuple[Path, dict[str, Path]]:
+    comparison = compare(before.read(), after.read())
+    if not comparison.threats:
+        raise NothingToTest(
+            f"{before.path} and {after.path} share no finished threat", "compare runs of the same threats"
+        )
+    page = out or after.path / f"compare-{before.path.resolve().name}.html"
+    names = (before.path.resolve().name, after.path.resolve().name)
+    return page, {"html": write_comparison_html(page, comparison, names)}

@@ -1,0 +1,18 @@
+"""Helping with a word that is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The cure for an unknown word: the nearest known one, and the list.
+
+    >>> did_you_mean("moed", ["mode", "seed"])
+    "did you mean 'mode'? known: mode, seed"
+    """
+    words = list(known)
+    near = get_close_matches(word, words, n=1)
+    listed = ", ".join(words)
+    return f"did you mean {near[0]!r}? known: {listed}" if near else f"use one of: {listed}"

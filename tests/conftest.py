@@ -1,0 +1,22 @@
+"""What all tests share: a cache folder of their own, and property tests that are the same on every run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+sys.path.insert(0, str(Path(__file__).parent))  # small_models, also for worker processes
+
+settings.register_profile("hardpoint", deadline=None, derandomize=True, print_blob=False)
+settings.load_profile("hardpoint")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Plans of fast copies are remembered here, not in the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -1,0 +1,50 @@
+"""What the documentation shows runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("script", sorted(ROOT.glob("examples/*.py")), ids=lambda p: p.stem)
+def test_example_runs(script: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_adding_an_attack_as_the_guide_shows(tmp_path: Path) -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    code = guide.split("```python\n")[1].split("```")[0]
+    script = tmp_path / "guide.py"
+    script.write_text(
+        "from dataclasses import dataclass\n"
+        "from typing import ClassVar\n"
+        "import torch\n"
+        "from torch import Tensor\n"
+        "import hardpoint as hp\n"
+        "from hardpoint.attacks.base import StandaloneAttack\n"
+        "from hardpoint.attacks.losses import Loss, goal_loss\n"
+        "from hardpoint.core.access import Access\n"
+        "from hardpoint.core.rows import per_row\n"
+        "from hardpoint.engine import Reply, Task\n"
+        f"{code}\n"
+        "model = torch.nn.Linear(2, 2).eval()\n"
+        "x = torch.rand(32, 2, generator=torch.Generator().manual_seed(0))\n"
+        "y = model(x).argmax(1)\n"
+        "assert MyAttack()(model, x, y, hp.Linf(1.0)).broken.any()\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
