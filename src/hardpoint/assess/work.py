@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,7 @@ from hardpoint.engine.attack import Attack
 from hardpoint.engine.budget import Deadline
 from hardpoint.engine.clean import clean_answers
 from hardpoint.engine.search import Target, search
-from hardpoint.engine.twin import Itself, Twin
+from hardpoint.engine.twin import Itself, Twin, build_twin
 from hardpoint.evidence.assessment import Outcomes, Status
 from hardpoint.threats.threat import Threat
 
@@ -42,8 +42,19 @@ class Session:
         """What attacks search on, built on first use in each process."""
         return self.target.searchable()
 
+    @cached_property
+    def precise_twin(self) -> Twin | Itself:
+        """The same copy without bfloat16."""
+        return build_twin(self.target.model, replace(self.target.twin, bfloat16=False))
+
+    def twin_for(self, stage: int) -> Twin | Itself:
+        """The copy a stage searches on: bfloat16 may miss what lies near the boundary, so the last stage never
+        uses it."""
+        last = stage == len(self.stages) - 1
+        return self.precise_twin if last and self.target.twin.bfloat16 else self.twin
+
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "twin"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("twin", "precise_twin")}
 
     def rows(self, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Inputs and labels at ``positions``, on the model's device."""
@@ -99,7 +110,7 @@ def _attack(session: Session, piece: Piece) -> Arrays:
     result = search(
         attack,
         session.target,
-        session.twin,
+        session.twin_for(piece.stage),
         session.threat,
         x,
         y,
