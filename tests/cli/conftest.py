@@ -15,7 +15,7 @@ import torch
 
 from hardpoint.cli.main import main
 
-ZOO = '''
+ZOO = """
 import torch
 from torch import nn
 
@@ -58,7 +58,7 @@ def digits():
     from sklearn.linear_model import LogisticRegression
     x, y = load_digits(return_X_y=True)
     return LogisticRegression(max_iter=200).fit(x[:600] / 16, y[:600])
-'''
+"""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -45,15 +46,14 @@ def test_without_a_gate_nothing_is_judged(hardpoint: Run) -> None:
     assert said.out.startswith("NO GATE  linf")
 
 
-def test_a_finding_that_voids_the_number_is_inconclusive(hardpoint: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finding_that_voids_the_number_is_inconclusive(
+    hardpoint: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     voiding = finding("HP301", "noise broke more", severity=Severity.FAIL)
-    monkeypatch.setattr("hardpoint.assess.assess._few", lambda n: (voiding,))
+    monkeypatch.setattr(importlib.import_module("hardpoint.assess.assess"), "_few", lambda n: (voiding,))
     said = hardpoint(*BASIC, "--gate", "0.1")
     assert said.code == 5
-    assert lines(said.out)[:2] == [
-        lines(said.out)[0],
-        "      HP301: noise broke more",
-    ]
+    assert lines(said.out)[1] == "      HP301: noise broke more"
     assert said.out.startswith("WARN  ")
 
 
@@ -76,11 +76,16 @@ def test_time_that_runs_out_can_be_resumed(hardpoint: Run, folder: Path) -> None
     assert following.endswith("--out runs/001-net --resume")
     said = hardpoint(*words, "--resume")
     assert said.code == 0
-    assert [a.name for a in RunFolder(folder / "runs" / "001-net").read()] == ["linf-0.05", "l2-0.1-scores-20q"]
+    assert [a.name for a in RunFolder(folder / "runs" / "001-net").read()] == [
+        "linf-0.05",
+        "l2-0.1-scores-20q",
+    ]
 
 
 def test_one_run_holds_all_threats_and_the_worst_verdict_counts(hardpoint: Run, folder: Path) -> None:
-    said = hardpoint(*BASIC[:-1], "linf:0.2@scores:30q:gate=0.99", "--threat", "l2:0.01@scores:20q", "--gate", "0.5")
+    said = hardpoint(
+        *BASIC[:-1], "linf:0.2@scores:30q:gate=0.99", "--threat", "l2:0.01@scores:20q", "--gate", "0.5"
+    )
     assert said.code == 1
     assert [line.split()[0] for line in lines(said.out)[:2]] == ["FAIL", "PASS"]
     run = RunFolder(folder / "runs" / "001-net")
@@ -104,7 +109,12 @@ def test_run_folders_are_numbered_and_never_written_twice(hardpoint: Run, folder
     (folder / "runs" / "notes.txt").write_text("mine")
     hardpoint(*BASIC, "--limit", "40")
     hardpoint(*BASIC, "--limit", "40")
-    assert sorted(p.name for p in (folder / "runs").iterdir()) == ["007-other", "008-net", "009-net", "notes.txt"]
+    assert sorted(p.name for p in (folder / "runs").iterdir()) == [
+        "007-other",
+        "008-net",
+        "009-net",
+        "notes.txt",
+    ]
 
 
 def test_json_is_all_that_stdout_holds(hardpoint: Run) -> None:
@@ -151,8 +161,12 @@ def test_a_threat_can_be_added_to_a_run(hardpoint: Run) -> None:
 
 def test_an_estimator_is_assessed_with_what_it_shows(hardpoint: Run) -> None:
     pytest.importorskip("sklearn")
-    (Path("hardpoint.toml")).write_text('[data]\nload = "sklearn:digits"\nscale = 0.0625\nsample = 60\nseed = 4\n')
-    said = hardpoint("assess", "--model", "zoo:digits", "--threat", "linf:0.1", "--queries", "60", "--input-range", "0,1")
+    (Path("hardpoint.toml")).write_text(
+        '[data]\nload = "sklearn:digits"\nscale = 0.0625\nsample = 60\nseed = 4\n'
+    )
+    said = hardpoint(
+        "assess", "--model", "zoo:digits", "--threat", "linf:0.1", "--queries", "60", "--input-range", "0,1"
+    )
     assert said.code in (0, 5)
     assert "linf-0.1-scores" in said.out
 

@@ -48,7 +48,11 @@ CASES: dict[str, tuple[Callable[[], list[str]], int, str]] = {
     "data that are not there": (lambda: replaced("--data", "daat.npz"), 2, "did you mean 'data.npz'"),
     "weights that are not there": (lambda: replaced("--weights", "w.safetensors"), 2, "w.safetensors"),
     "negative eps": (lambda: replaced("--threat", "linf:-0.1"), 2, "--threat: threats[0]: Linf eps is -0.1"),
-    "eps that is no number": (lambda: replaced("--threat", "linf:abc"), 2, "--threat: threats[0].eps = 'abc'"),
+    "eps that is no number": (
+        lambda: replaced("--threat", "linf:abc"),
+        2,
+        "--threat: threats[0].eps = 'abc'",
+    ),
     "eps that is NaN": (lambda: replaced("--threat", "linf:nan"), 2, "eps is nan"),
     "the same threat twice": (lambda: [*BASIC, "--threat", BASIC[-1]], 2, "is given twice"),
     "a label that is no class": (lambda: replaced("--threat", "l2:1@to=3"), 2, "the model has 3 classes"),
@@ -64,7 +68,11 @@ CASES: dict[str, tuple[Callable[[], list[str]], int, str]] = {
         "the threat shows scores, the model offers labels only",
     ),
     "empty data": (lambda: replaced("--data", save(np.zeros((0, 4)), [])), 3, "no"),
-    "NaN in the data": (lambda: replaced("--data", save(with_value(np.nan), [0] * 20)), 2, "row 7 of bad.npz has nan"),
+    "NaN in the data": (
+        lambda: replaced("--data", save(with_value(np.nan), [0] * 20)),
+        2,
+        "row 7 of bad.npz has nan",
+    ),
     "data outside the range": (
         lambda: replaced("--data", save(with_value(2.0), [0] * 20)),
         2,
@@ -91,7 +99,11 @@ CASES: dict[str, tuple[Callable[[], list[str]], int, str]] = {
     "unknown command": (lambda: ["asess"], 2, "asess"),
     "nothing to resume": (lambda: [*BASIC, "--resume"], 2, "holds no unfinished run"),
     "report of nothing": (lambda: ["report", "nowhere"], 2, "nowhere"),
-    "unknown kind of data": (lambda: replaced("--data", "zoo.py"), 2, "zoo.py is of a kind that is not known"),
+    "unknown kind of data": (
+        lambda: replaced("--data", "zoo.py"),
+        2,
+        "zoo.py is of a kind that is not known",
+    ),
 }
 
 

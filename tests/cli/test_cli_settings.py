@@ -102,7 +102,9 @@ def test_paths_are_relative_to_the_file_they_stand_in(here: Path) -> None:
 @pytest.mark.parametrize("load", ["shop.model:load", "https://host/predict", "http://localhost:80/v1"])
 def test_what_is_no_path_stays_as_it_is(here: Path, load: str) -> None:
     (here / "conf").mkdir()
-    (here / "conf" / "hardpoint.toml").write_text(f"[model]\nload = '{load}'\n[data]\nload = 'sklearn:digits'\n")
+    (here / "conf" / "hardpoint.toml").write_text(
+        f"[model]\nload = '{load}'\n[data]\nload = 'sklearn:digits'\n"
+    )
     settings = resolve({}, Path("conf/hardpoint.toml"), {}).settings
     assert (settings.model.load, settings.data.load) == (load, "sklearn:digits")
 
@@ -112,7 +114,10 @@ def test_what_is_no_path_stays_as_it_is(here: Path, load: str) -> None:
     [
         ("[rnu]\nmode = 'fast'", r"hardpoint.toml: it has an unknown key 'rnu'; did you mean 'run'\?"),
         ("[run]\nmoed = 'fast'", r"hardpoint.toml: \[run\] has an unknown key 'moed'; did you mean 'mode'\?"),
-        ("[[threats]]\nkind='l2'\nepsilon=1", r"threats\[0\] has an unknown key 'epsilon'; did you mean 'eps'"),
+        (
+            "[[threats]]\nkind='l2'\nepsilon=1",
+            r"threats\[0\] has an unknown key 'epsilon'; did you mean 'eps'",
+        ),
         ("[run]\nmode = 'fats'", r"hardpoint.toml: run.mode = 'fats'; give 'fast', 'standard' or 'thorough'"),
         ("[run]\nworkers = 0", r"run.workers = 0; give greater than or equal to 1"),
         ("[gate]\nrobust_accuracy = 45", r"gate.robust_accuracy = 45; give less than or equal to 1"),
@@ -165,7 +170,10 @@ def test_the_missing_file_is_named(here: Path) -> None:
         ("linf:8/255", {"kind": "linf", "eps": "8/255"}),
         ("L2:.5", {"kind": "l2", "eps": ".5"}),
         ("l0:3@labels", {"kind": "l0", "eps": "3", "access": "labels"}),
-        ("l1:12@1000q:to=3:gate=0.4", {"kind": "l1", "eps": "12", "queries": "1000", "target": "3", "gate": "0.4"}),
+        (
+            "l1:12@1000q:to=3:gate=0.4",
+            {"kind": "l1", "eps": "12", "queries": "1000", "target": "3", "gate": "0.4"},
+        ),
         (
             "features:0.3@schema=a/b.toml:norm=l2:max=4",
             {"kind": "features", "eps": "0.3", "schema_file": "a/b.toml", "norm": "l2", "max_changed": "4"},

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from hardpoint import __version__
+
 _NAMED = ("torch", "numpy", "scipy", "scikit-learn", "onnx", "onnxruntime")
 
 
@@ -22,7 +24,7 @@ def describe_environment() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return {
-        "hardpoint": importlib.metadata.version("hardpoint"),
+        "hardpoint": __version__,
         "python": platform.python_version(),
         "platform": f"{sys.platform} {platform.machine()}",
         "cores": os.cpu_count(),

@@ -25,6 +25,8 @@ from hardpoint.evidence.store import RunFolder
 from hardpoint.models.base import Model
 from hardpoint.report import summary_json
 
+_MOMENT = 1e-3
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -117,7 +119,7 @@ class _Job:
             left = None if limit is None else limit - (time.monotonic() - self.began)
             if left is not None and left <= 0 and number:
                 return
-            yield planned, left
+            yield planned, None if left is None else max(left, _MOMENT)
 
     def _assess(
         self, planned: Planned, seconds: float | None, header: dict[str, Any], resume: bool
