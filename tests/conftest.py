@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))  # small_models, also for worker processes
 
 settings.register_profile("hardpoint", deadline=None, derandomize=True, print_blob=False)
 settings.load_profile("hardpoint")
+
+
+# Test workers share the machine: two that each keep all cores busy wait for one another most of the time.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,7 +13,9 @@ from hardpoint.evidence import Severity, finding
 from hardpoint.evidence.store import RunFolder
 from hardpoint.report import report_schema
 
-from conftest import BASIC, Run  # isort: skip
+from command_folder import BASIC, Run  # isort: skip
+
+pytest_plugins = ["command_folder"]
 
 
 def lines(text: str) -> list[str]:
@@ -190,8 +192,8 @@ def test_a_module_beside_the_configuration_is_found(hardpoint: Run, folder: Path
     (folder / "conf").mkdir()
     (folder / "zoo.py").rename(folder / "conf" / "menagerie.py")
     (folder / "conf" / "hardpoint.toml").write_text(
-        '[model]\nload = "menagerie:net"\n[data]\nload = "../data.npz"\nlimit = 40\n[[threats]]\nkind = "l2"\neps = 0.1\n'
-        'queries = 20\n[run]\ndir = "../evidence"\n'
+        '[model]\nload = "menagerie:net"\n[data]\nload = "../data.npz"\nlimit = 40\n'
+        '[[threats]]\nkind = "l2"\neps = 0.1\nqueries = 20\n[run]\ndir = "../evidence"\n'
     )
     said = hardpoint("assess", "--config", "conf/hardpoint.toml")
     assert said.code == 0, said.err

@@ -16,7 +16,9 @@ import pytest
 
 from hardpoint.evidence.store import RunFolder
 
-from conftest import BASIC, Run, write_data  # isort: skip
+from command_folder import BASIC, Run, write_data  # isort: skip
+
+pytest_plugins = ["command_folder"]
 
 
 def replaced(*changes: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -207,10 +208,8 @@ def test_bad_threats_name_the_part(text: str, message: str) -> None:
 
 @given(st.text(max_size=30))
 def test_any_text_is_a_threat_or_a_clear_error(text: str) -> None:
-    try:
-        read_threat(text)
-    except ConfigError as error:
-        assert error.cure
+    with suppress(ConfigError):
+        assert read_threat(text)["kind"] in ("linf", "l2", "l1", "l0", "features")
 
 
 @given(st.integers(0, 255), st.integers(1, 255))

@@ -41,7 +41,7 @@ def test_adding_an_attack_as_the_guide_shows(tmp_path: Path) -> None:
         "from hardpoint.core.rows import per_row\n"
         "from hardpoint.engine import Reply, Task\n"
         f"{code}\n"
-        "model = torch.nn.Linear(2, 2).eval()\n"
+        "model = torch.nn.Identity().eval()\n"
         "x = torch.rand(32, 2, generator=torch.Generator().manual_seed(0))\n"
         "y = model(x).argmax(1)\n"
         "assert MyAttack()(model, x, y, hp.Linf(1.0)).broken.any()\n"

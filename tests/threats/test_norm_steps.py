@@ -64,16 +64,14 @@ def test_no_gradient_no_step(norm):
     region = BALLS[norm].around(torch.full((3, 6), 0.5), Box(0, 1))
     step = region.ascent(torch.zeros(3, 6), region.x)
     assert torch.isfinite(step).all()
-    moved = region.project(region.x + step)
-    assert region.contains(moved).all()
-    if norm != "l1":
-        assert not step.any()
+    assert not step.any()
 
 
 @pytest.mark.parametrize("norm", BALLS)
 def test_samples_fill_the_region(norm):
     x = torch.full((2000, 4), 0.5, dtype=torch.float64)
-    region = BALLS[norm].around(x, Box(0, 1))
+    ball = BALLS[norm] if norm == "l0" else BALLS[norm].scaled(0.3)
+    region = ball.around(x, Box(0, 1))
     z = region.sample(Rng(1), torch.arange(2000))
     assert region.contains(z).all()
     offset = z - x
@@ -82,9 +80,13 @@ def test_samples_fill_the_region(norm):
     if norm == "l0":
         assert (distance == 2).all()
         return
-    share = (distance / region.eps).sort().values  # P(distance ≤ r) is r⁴ in a ball of four dimensions
+    if norm == "linf":  # each coordinate by itself is uniform
+        distance, power = (z - x)[:, 0].abs(), 1
+    else:  # P(distance ≤ r) is r⁴ in a ball of four dimensions
+        power = 4
+    share = (distance / region.eps).sort().values
     at = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
-    assert (share**4 - at).abs().max() < 0.05
+    assert (share**power - at).abs().max() < 0.05
 
 
 @pytest.mark.parametrize("norm", BALLS)

@@ -14,7 +14,6 @@ from typing import Any
 from hardpoint.assess import Result, assess
 from hardpoint.cli.build import Planned, build_data, build_model, build_threats, check_together
 from hardpoint.cli.console import note, say, say_json
-from hardpoint.cli.exits import Exit
 from hardpoint.cli.layers import Layer, Resolved, resolve
 from hardpoint.cli.report_command import write_formats
 from hardpoint.cli.runs import claimed_folder, header_of, resume_command, unfinished_run
@@ -148,7 +147,7 @@ class _Job:
         with _noting(f"the evidence is kept; write the report with: hardpoint report {self.path}"):
             files = write_formats(self.run, self.settings.report.formats)
         code = exit_code(records, len(self.threats))
-        following = self._next(code)
+        following = self._next()
         if self.asked.json_out:
             more = {"exit_code": int(code), "run": str(self.path), "next": following}
             shown = {form: str(path) for form, path in files.items()}
@@ -165,8 +164,8 @@ class _Job:
             say(f"next:     {following}")
         return code
 
-    def _next(self, code: Exit) -> str:
-        if code is Exit.INCONCLUSIVE and self.run.header().get("status") != "finished":
+    def _next(self) -> str:
+        if not all(self.run.assessment(planned.name).is_finished for planned in self.threats):
             return resume_command(self.asked.words, self.path)
         return f"hardpoint report {self.path} --open"
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import csv
+import gzip
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 _DEPTH = 2
 _MOST = 5000
 _SKIPPED = {"node_modules", "__pycache__", "runs", "build", "dist", "site-packages", "venv", "env"}
+_TABLES = (".npz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 _FACTORIES = ("load_model", "load", "make_model", "build_model", "create_model", "get_model", "model", "net")
 _LABELS = ("label", "class", "target", "y")
 
@@ -27,20 +31,37 @@ def found_weights(folder: Path) -> list[str]:
 
 def found_data(folder: Path) -> list[str]:
     """Files of labelled inputs, those named after a test set first."""
-    files = [*_files(folder, (".npz", ".csv", ".tsv", ".parquet")), *_files(folder, ("",), _is_idx_images)]
+    files = [*_files(folder, _TABLES), *_files(folder, ("-ubyte", "-ubyte.gz"))]
+    files = [p for p in files if "ubyte" not in p.name or _is_idx_images(p)]
     return [str(p) for p in sorted(files, key=lambda p: (_rank(p.name.lower()), str(p)))]
 
 
-def label_column(path: Path) -> str | None:
-    """The label column of a CSV file: one with a usual name, else the last; None where ``label`` is it."""
+def table_options(path: Path) -> dict[str, Any]:
+    """How a CSV file is read: whether its first line names the columns, and which of them is the label.
+
+    The label is a column with a usual name, else the last. Nothing is said where the defaults hold.
+    """
+    opened = gzip.open if path.suffix == ".gz" else open
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            names = next(csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ","), [])
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return None
-    lowered = {name.strip().lower(): name for name in reversed(names)}
-    known = next((lowered[word] for word in _LABELS if word in lowered), names[-1] if names else "label")
-    return None if known == "label" else known
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+            cells = next(csv.reader(file, delimiter="\t" if ".tsv" in path.suffixes else ","), [])
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error):
+        return {}
+    if not cells:
+        return {}
+    if all(_is_number(cell) for cell in cells):
+        return {"header": False, "label": -1}
+    lowered = {cell.strip().lower(): cell for cell in reversed(cells)}
+    known = next((lowered[word] for word in _LABELS if word in lowered), cells[-1])
+    return {} if known == "label" else {"label": known}
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _rank(name: str) -> int:
@@ -51,11 +72,9 @@ def _is_idx_images(path: Path) -> bool:
     return "idx3-ubyte" in path.name or "idx4-ubyte" in path.name
 
 
-def _files(folder: Path, suffixes: tuple[str, ...], fits: object = None) -> list[Path]:
-    paths = [p.relative_to(folder) for p in _walk(folder, _DEPTH)][:_MOST]
-    if callable(fits):
-        return sorted(p for p in paths if fits(p))
-    return sorted((p for p in paths if p.suffix.lower() in suffixes), key=lambda p: (len(p.parts), str(p)))
+def _files(folder: Path, ends: tuple[str, ...]) -> list[Path]:
+    paths = [p.relative_to(folder) for p in itertools.islice(_walk(folder, _DEPTH), _MOST)]
+    return sorted((p for p in paths if p.name.lower().endswith(ends)), key=lambda p: (len(p.parts), str(p)))
 
 
 def _walk(folder: Path, depth: int) -> Iterator[Path]:

@@ -9,10 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from hardpoint.cli.build import build_data, build_model, build_threats, check_together
 from hardpoint.cli.console import note, say, say_json
 from hardpoint.cli.exits import Exit
-from hardpoint.cli.found import found_data, found_models, found_weights, label_column
+from hardpoint.cli.found import found_data, found_models, found_weights, table_options
 from hardpoint.cli.layers import FILE, Entry, Layer, resolved_alone
 from hardpoint.cli.threat_text import read_threat
 from hardpoint.core.box import UNBOUNDED
@@ -20,10 +23,14 @@ from hardpoint.core.errors import ConfigError, RunError
 from hardpoint.data import Dataset, check_dataset
 from hardpoint.evidence.store import write_atomically
 from hardpoint.models.base import Model
+from hardpoint.threats.features import Schema
 
 _EXAMPLE_MODEL, _EXAMPLE_DATA = "hardpoint.cli.example:digits", "sklearn:digits"
 _SAMPLE = 1000
 _ORIGIN = "init"
+_SCHEMA = Path("schema.toml")
+_ROWS = 200_000
+_DIFFERENT = 10.0
 _TABLE_HINT = (
     "# Columns that differ in scale or may not change need a schema:",
     '# kind = "features", schema = "schema.toml", eps = 0.1, norm = "linf"',
@@ -58,12 +65,21 @@ def run(answers: Answers, *, yes: bool, force: bool, json_out: bool) -> int:
         if answers.gate is not None
         else _ask("Which robust accuracy do you ask for, from 0 to 1? (empty: none)", "", yes),
     )
-    text = plan.text(answers)
-    write_atomically(FILE, text.encode("utf-8"))
+    made = plan.write_schema(str(answers.threat))
+    try:
+        write_atomically(FILE, plan.text(answers).encode("utf-8"))
+    except BaseException:
+        if made:
+            _SCHEMA.unlink(missing_ok=True)
+        raise
     if json_out:
         say_json({"exit_code": 0, "file": str(FILE), "next": "hardpoint assess"})
         return Exit.PASS
     say(f"wrote:    {FILE}  ({plan.summary()})")
+    if made:
+        say(
+            f"wrote:    {_SCHEMA}  (what an attacker may change in a row, proposed from the data: read and correct it)"
+        )
     say("next:     hardpoint assess")
     return Exit.PASS
 
@@ -141,12 +157,32 @@ class _Plan:
         return cls(layer, data, model, check.low, check.high)
 
     def suggested_threat(self) -> str:
-        """8/255 of the range for images, a twentieth of it for rows of a table."""
+        """8/255 of the range of images, a twentieth of that of tables, a tenth of each column's where they differ."""
         low, high = self.model.box.describe() if self.model.box.is_bounded else (self.low, self.high)
         width = high - low
+        if len(self.data.shape) == 1 and self._columns_differ():
+            return f"features:0.1@schema={_SCHEMA}:norm=linf"
         if len(self.data.shape) > 1:
             return "linf:8/255" if width == 1 else f"linf:{8 / 255 * width:.3g}"
         return f"linf:{0.05 * width:.3g}"
+
+    def _rows(self) -> Tensor:
+        return self.data.rows(torch.arange(min(len(self.data), _ROWS)))[0]
+
+    def _columns_differ(self) -> bool:
+        """Whether one change means much in one column and nothing in another."""
+        rows = self._rows()
+        widths = rows.amax(0) - rows.amin(0)
+        widths = widths[widths > 0]
+        return len(widths) > 1 and float(widths.max()) > _DIFFERENT * float(widths.min())
+
+    def write_schema(self, threat: str) -> bool:
+        """Write the proposed schema where ``threat`` needs it and there is none; whether that was so."""
+        if f"schema={_SCHEMA}" not in threat or _SCHEMA.exists() or len(self.data.shape) != 1:
+            return False
+        names = self.data.features or [f"c{number}" for number in range(self.data.shape[0])]
+        Schema.learn(self._rows(), names).save(_SCHEMA)
+        return True
 
     def summary(self) -> str:
         """What the file names, in a few words."""
@@ -159,18 +195,20 @@ class _Plan:
         if answers.gate:
             layer["gate.robust_accuracy"] = Entry(answers.gate, _ORIGIN)
         build_threats(resolved_alone(layer), self.model)
-        return _text(layer, is_table=len(self.data.shape) == 1)
+        return _text(layer, with_hint=len(self.data.shape) == 1 and threat["kind"] != "features")
 
 
 def _data_options(data: str, is_example: bool) -> dict[str, Any]:
     if is_example:
         return {"data.scale": 0.0625}
-    if data.lower().endswith((".csv", ".tsv")):
-        return {"data.label": label_column(Path(data))}
+    if data.lower().endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
+        return {f"data.{key}": value for key, value in table_options(Path(data)).items()}
     return {}
 
 
 def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, list):
         return "[" + ", ".join(_toml(v) for v in value) + "]"
     return (
@@ -189,7 +227,7 @@ def _number(text: Any) -> str:
     return str(text)
 
 
-def _text(layer: Layer, is_table: bool) -> str:
+def _text(layer: Layer, with_hint: bool) -> str:
     values = {key: entry.value for key, entry in layer.items()}
 
     def line(key: str, comment: str, unset: str = "") -> list[str]:
@@ -228,14 +266,15 @@ def _text(layer: Layer, is_table: bool) -> str:
             *line(
                 "data.load", "A .npz, .npy, .csv, .parquet or idx file, a folder of images, or sklearn:NAME."
             ),
-            *line("data.label", "The label column."),
+            *line("data.header", "Whether the first line names the columns."),
+            *line("data.label", "The label column, by name or position."),
             *line("data.scale", "A factor for the stored values."),
             *line("data.sample", "Take this many inputs at random; leave it out to take all.", "1000"),
             "",
             "# One table per attacker. kind: linf, l2, l1, l0, or features (for tables: what may change in a row).",
             "[[threats]]",
             *(f"{key} = {_number(v) if key in numbers else _toml(v)}" for key, v in threat.items()),
-            *(_TABLE_HINT if is_table else ()),
+            *(_TABLE_HINT if with_hint else ()),
             "# What this attacker sees, and how often it may ask about one input:",
             '# access = "scores"',
             "# queries = 1000",

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from hardpoint import __version__
-from hardpoint.cli.console import note, one_line, say
+from hardpoint.cli.console import one_line, say
 from hardpoint.cli.exits import Exit, guarded
+from hardpoint.core.errors import ConfigError
 
 _EPILOG = (
     "Exit codes: 0 pass, 1 gate failed, 2 usage or configuration, 3 nothing to test, 4 internal error, "
@@ -276,16 +277,20 @@ def main(words: list[str] | None = None) -> int:
         words: the command line after ``hardpoint``; that of the process by default.
     """
     _WORDS[:] = sys.argv[1:] if words is None else words
+    return guarded(_parsed)
+
+
+def _parsed() -> int:
+    """Run the command in ``_WORDS``; what cannot be parsed is an error like any other."""
     try:
         code = typer.main.get_command(app).main(list(_WORDS), prog_name="hardpoint", standalone_mode=False)
-    except KeyboardInterrupt:
-        return Exit.INTERRUPTED
     except SystemExit:  # the reader of the help text went away
         return Exit.PASS
     except Exception as error:
         told = getattr(error, "format_message", None)
         if told is None:
             raise
-        note(one_line(f"error: {told()}; see hardpoint {' '.join(_WORDS[:1])} --help"))
-        return Exit.USAGE
+        raise ConfigError(
+            one_line(told()).rstrip("."), f"see hardpoint {' '.join(_WORDS[:1])} --help"
+        ) from None
     return int(code or 0)

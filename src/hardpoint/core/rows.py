@@ -7,6 +7,7 @@ ones in without knowing what they hold. Fields that are not tensors (settings) a
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, TypeVar
 
 import torch
@@ -48,6 +49,15 @@ def _has_rows(value: Any) -> bool:
 def per_row(values: Tensor, like: Tensor) -> Tensor:
     """``values`` ``[n]`` viewed as ``[n, 1, …]`` so that it broadcasts against ``like``."""
     return values.view(-1, *([1] * (like.dim() - 1)))
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no number is NaN or infinite. A finite sum says so in one pass; only where it is not is each looked at.
+
+    >>> all_finite(torch.tensor([3e38, 3e38])), all_finite(torch.tensor([0.0, torch.inf]))
+    (True, False)
+    """
+    return math.isfinite(float(values.sum())) or bool(torch.isfinite(values).all())
 
 
 def chunks(x: Tensor, size: int) -> list[Tensor]:

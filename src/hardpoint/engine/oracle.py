@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hardpoint.core.access import Access
 from hardpoint.core.errors import AccessDenied, NonFiniteOutput
-from hardpoint.core.rows import chunks
+from hardpoint.core.rows import all_finite, chunks
 from hardpoint.engine.attack import Reply
 
 Objective = Callable[[Tensor], Tensor]
@@ -102,14 +102,14 @@ class Oracle:
         assert total is not None
         scores, value, gradient = (t / self.samples if self.samples > 1 else t for t in total)
         self._refuse_nan(scores)
-        finite = torch.isfinite(gradient).flatten(1).all(1)
-        if not bool(finite.all()):
+        if not all_finite(gradient):
+            finite = torch.isfinite(gradient).flatten(1).all(1)
             gradient = torch.where(finite.view(-1, *([1] * (gradient.dim() - 1))), gradient, 0.0)
         return Reply(scores.argmax(1), scores, value, gradient)
 
     @staticmethod
     def _refuse_nan(scores: Tensor) -> None:
-        if not bool(torch.isfinite(scores).all()):
+        if not all_finite(scores):
             row = int((~torch.isfinite(scores)).any(1).nonzero()[0])
             raise NonFiniteOutput(
                 f"the model returned NaN or infinity (row {row} of a batch under attack)",

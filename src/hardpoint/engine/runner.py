@@ -245,13 +245,12 @@ class _Run:
 
         Batches of few different sizes are faster, so fallen inputs ride along for a while and what that costs is
         charged to them. Inputs that may meet further attacks do not: what they have spent must not depend on
-        their batch mates. Nor do inputs whose budget is spent. Queries of black-box attacks are never sent for
-        dead rows.
+        their batch mates. Nor do inputs whose budget is spent. Bundles of queries are never sent for dead rows.
         """
         gone = dead.nonzero().squeeze(1)
         if not len(gone):
             return state, live, rows, dead
-        riding = self.hit[rows] & ~self._cut_short(live, rows) if self.white_box else dead
+        riding = self.hit[rows] & ~self._cut_short(live, rows)
         must = bool((dead & ~riding).any())
         if len(self.waiting) and (must or len(gone) * 8 >= len(rows) or len(gone) >= 16):
             fresh = self._admit(len(gone))

@@ -100,22 +100,23 @@ class L1Region:
         """``[n]``: the length that may still be added on coordinates that ``z`` leaves unchanged."""
         return (self.eps - self.distance(z)).clamp_min(0.0).to(z.dtype)
 
-    def ascent(self, gradient: Tensor, z: Tensor, density: Tensor | float = 0.05) -> Tensor:
-        """Equal steps along the share ``density`` (a number or ``[n]``) of coordinates with the largest
-        gradient among those the box still lets move; the exact maximiser moves one coordinate only,
-        which the box makes a poor step (Tramèr and Boneh 2019; Croce and Hein 2021)."""
+    def ascent(self, gradient: Tensor, z: Tensor) -> Tensor:
+        """The way to the allowed point where the function would be largest if it were linear: the budget goes to
+        the steepest coordinates, each up to the end of the box (Frank and Wolfe 1956).
+
+        The steepest direction of the ball alone moves one coordinate, which the box makes a poor step (Tramèr and
+        Boneh 2019; Croce and Hein 2021); equal steps on a fixed share of the coordinates stop short of the best.
+        """
         low, high = self.box.bounds_like(z)
-        movable = torch.where(gradient > 0, z < high, z > low)
-        size = torch.where(movable, gradient.abs(), 0.0).flatten(1)
-        count = size.shape[1]
-        share = torch.as_tensor(density, device=z.device, dtype=torch.float64).expand(len(z))
-        keep = (share * count).round().long().clamp(1, count)
-        ordered = torch.sort(size, dim=1, descending=True).values
-        threshold = ordered.gather(1, (keep - 1).unsqueeze(1))
-        chosen = (size >= threshold) & (size > 0)
-        number = chosen.sum(1, keepdim=True).clamp_min(1)
-        step = torch.where(chosen, gradient.flatten(1).sign(), 0.0) / number
-        return step.view_as(z)
+        steepness = gradient.flatten(1).abs()
+        room = torch.where(gradient > 0, high - self.x, self.x - low).flatten(1)
+        order = torch.sort(steepness, dim=1, descending=True).indices
+        filled = torch.where(steepness > 0, room, 0.0).gather(1, order).cumsum(1).clamp(max=self.eps)
+        spent = torch.diff(filled, dim=1, prepend=torch.zeros_like(filled[:, :1]))
+        best = torch.zeros_like(spent).scatter(1, order, spent) * gradient.flatten(1).sign()
+        way = best - (z - self.x).flatten(1)
+        way = torch.where(steepness.amax(1, keepdim=True) > 0, way, 0.0)
+        return (way / way.abs().sum(1, keepdim=True).clamp_min(1e-30)).view_as(z)
 
 
 @dataclass(frozen=True)

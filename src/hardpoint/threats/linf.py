@@ -31,7 +31,7 @@ class LinfRegion:
 
     def project(self, z: Tensor) -> Tensor:
         # clamp carries NaN through, so rows that are not finite fall back to the original
-        return finite_or(torch.minimum(torch.maximum(z, self.low), self.high), self.x)
+        return finite_or(torch.clamp(z, self.low, self.high), self.x)
 
     def sample(self, rng: Rng, index: Tensor, counter: int | Tensor = 0) -> Tensor:
         u = rng.uniform(index, tuple(self.x.shape[1:]), counter, self.x.dtype)

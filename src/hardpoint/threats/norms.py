@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hardpoint.core.errors import ThreatError
+from hardpoint.core.rows import all_finite
 
 # Projections are computed in float64. Aiming this much inside keeps the sum of many squares or sizes, which is
 # itself rounded, inside when it is measured again, at a cost far below any reported digit.
@@ -66,5 +67,7 @@ def offsets64(z: Tensor, x: Tensor) -> Tensor:
 
 def finite_or(z: Tensor, x: Tensor) -> Tensor:
     """``z`` where every coordinate of a row is finite, the original row elsewhere."""
+    if all_finite(z):
+        return z
     ok = torch.isfinite(z).flatten(1).all(1)
-    return z if bool(ok.all()) else torch.where(ok.view(-1, *([1] * (z.dim() - 1))), z, x)
+    return torch.where(ok.view(-1, *([1] * (z.dim() - 1))), z, x)

@@ -14,6 +14,7 @@ from hardpoint.core.access import Access
 from hardpoint.core.errors import ThreatError
 from hardpoint.core.rows import per_row
 from hardpoint.engine.attack import Reply, Task
+from hardpoint.threats.l0 import L0Region
 
 # After these queries, out of 10,000, the window's share of the input halves (paper, section 5.1).
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -24,6 +25,8 @@ class _Spendable(Protocol):
     """A norm ball whose budget can be moved from one window to another."""
 
     def spare(self, z: Tensor) -> Tensor: ...
+
+    def distance(self, z: Tensor) -> Tensor: ...
 
 
 def plane_of(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -121,8 +124,10 @@ class Square(StandaloneAttack):
         base = torch.where(cleared, task.x, best)
         # a bump that falls off from the window's middle, as the paper's L2 windows do
         bump = self._like(sign * self._bump(window), best)
-        step = region.ascent(bump, base) * per_row(region.spare(base).to(best.dtype), best)
-        return region.project(base + step)
+        if isinstance(region, L0Region):
+            return region.project(base + region.ascent(bump, base) * per_row(region.reach, best))
+        length = region.spare(base) / region.distance(task.x + bump)
+        return region.project(base + bump * per_row(length.to(best.dtype), best))
 
     @staticmethod
     def _move(x: Tensor, by: Tensor) -> Tensor:

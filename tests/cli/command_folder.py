@@ -1,4 +1,4 @@
-"""A folder with small models and data to run commands in."""
+"""Small models and data that commands are run on, and what a command answers."""
 
 from __future__ import annotations
 
@@ -89,6 +89,10 @@ def write_data(path: Path, n: int = 240) -> None:
     np.savez(path, x=x.numpy(), y=y.numpy())
 
 
+BASIC = ("assess", "--model", "zoo:net", "--data", "data.npz", "--threat", "linf:0.05@scores:50q")
+"""An assessment that takes a moment."""
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working folder, with ``zoo.py`` and ``data.npz``."""
@@ -112,7 +116,3 @@ def hardpoint(folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
         return Said(code, told.out, told.err)
 
     return run
-
-
-BASIC = ("assess", "--model", "zoo:net", "--data", "data.npz", "--threat", "linf:0.05@scores:50q")
-"""An assessment that takes a moment."""

@@ -1,0 +1,110 @@
+"""The record of an assessment, made of what the table holds when all is done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hardpoint.assess.metrics import table_metrics
+from hardpoint.assess.prepare import Prepared
+from hardpoint.assess.result import ExampleSource
+from hardpoint.assess.strength import Strength, query_curve
+from hardpoint.assess.work import Session, Table
+from hardpoint.evidence.assessment import Assessment, Examples, StageRecord, Status
+from hardpoint.evidence.finding import finding
+from hardpoint.evidence.rate import Rate
+from hardpoint.models.base import Differentiable
+
+_SHOWN = 12
+
+
+def make_record(
+    prepared: Prepared,
+    table: Table,
+    stages: tuple[StageRecord, ...],
+    strength: Strength,
+    source: ExampleSource,
+    *,
+    gate: float | None,
+    seconds: float,
+    out_of_time: bool,
+) -> Assessment:
+    """The record; ``source`` holds the verified examples of the broken inputs."""
+    session = prepared.session
+    outcomes = table.outcomes(prepared.black_box)
+    n = len(outcomes)
+    clean = int((outcomes.status != Status.CLEAN_ERROR).sum())
+    standing = int((~outcomes.broken).sum())
+    cut = int((outcomes.status == Status.UNFINISHED).sum())
+    budget_spent = out_of_time or (cut > 0 and (not prepared.black_box or prepared.short_of_queries))
+    queries = session.threat.queries or max([getattr(a, "queries", 1) for a in session.stages], default=1)
+    curve = query_curve(session, table, queries) if prepared.black_box else ()
+    found = [*prepared.diagnosis.findings, *prepared.findings, *strength.findings]
+    if budget_spent:
+        found.append(finding("HP401", f"{cut} of {n} inputs were not attacked in full", measured=cut / n))
+    claimed, rejected, _ = (int(v) for v in table.checks)
+    if rejected:
+        found.append(
+            finding("HP306", f"{rejected} of {claimed} claims did not stand", measured=float(rejected))
+        )
+    model = prepared.diagnosis.model
+    if isinstance(model, Differentiable) and not session.target.twin.copied and not prepared.black_box:
+        found.append(finding("HP402", "the model cannot be copied, or a copy of it answers differently"))
+    return Assessment(
+        name=prepared.name,
+        model=model.describe(),
+        data=session.data.describe(),
+        threat=session.threat.describe(),
+        mode=prepared.mode.value,
+        seed=session.seed,
+        clean_accuracy=Rate.of(clean, n),
+        robust_accuracy=Rate.of(standing, n),
+        outcomes=outcomes,
+        stages=stages,
+        findings=tuple(found),
+        checks=strength.checks,
+        eps_curve=strength.eps_curve,
+        query_curve=curve,
+        examples=shown_examples(session, table, source),
+        gate=gate,
+        passes={
+            "forward": float(outcomes.forward.mean()),
+            "backward": float(outcomes.backward.mean()),
+            "queries": float(outcomes.queries.mean()),
+        },
+        twin=session.target.twin.describe(),
+        verification={"claimed": claimed, "confirmed": claimed - rejected, "rejected": rejected},
+        seconds=seconds,
+        complete=not budget_spent,
+        metrics=table_metrics(outcomes, session.data.shape),
+    )
+
+
+def shown_examples(session: Session, table: Table, source: ExampleSource) -> Examples | None:
+    """A dozen broken inputs, spread over the data."""
+    fell = np.flatnonzero(table.status == Status.BROKEN)
+    if not len(fell):
+        return None
+    chosen = fell[np.unique(np.linspace(0, len(fell) - 1, _SHOWN).astype(int))]
+    found: dict[int, NDArray[Any]] = {}
+    wanted = set(chosen.tolist())
+    for positions, examples in source.examples():
+        for row, position in enumerate(positions.tolist()):
+            if position in wanted:
+                found[position] = np.asarray(examples[row])
+    chosen = np.array([c for c in chosen.tolist() if c in found], dtype=np.int64)
+    if not len(chosen):
+        return None
+    x, _ = session.data.rows(torch.from_numpy(chosen))
+    return Examples(
+        index=chosen,
+        original=x.cpu().numpy(),
+        adversarial=np.stack([found[c] for c in chosen.tolist()]),
+        label=table.label[chosen],
+        clean_prediction=table.clean[chosen],
+        final_prediction=table.final[chosen],
+        distance=table.distance[chosen],
+    )

@@ -1,0 +1,207 @@
+"""An assessment under way: pieces of work done, kept, and gathered in a table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hardpoint.assess.prepare import Prepared
+from hardpoint.assess.progress import Progress
+from hardpoint.assess.record import make_record
+from hardpoint.assess.result import ExampleSource, InFolder, InMemory, Joined, Result
+from hardpoint.assess.strength import Strength, measure_strength
+from hardpoint.assess.work import Arrays, Piece, Table, do_piece
+from hardpoint.core.errors import RunError
+from hardpoint.data import MemoryDataset
+from hardpoint.engine.attack import Attack
+from hardpoint.engine.executor import Executor
+from hardpoint.engine.twin import TwinPlan
+from hardpoint.evidence.assessment import StageRecord
+from hardpoint.evidence.store import AssessmentFolder, RunFolder
+
+
+def remembered_twin(folder: AssessmentFolder) -> TwinPlan | None:
+    """The copy that an interrupted assessment searched on, where it left a plan that this version reads."""
+    if not (folder.path / "plan.json").exists():
+        return None
+    try:
+        return TwinPlan(**folder.plan()["twin"])
+    except (KeyError, TypeError):
+        return None  # the plans then differ, and the error names how
+
+
+class Run:
+    """One assessment: does what is not done yet, in a folder or in memory, and writes the record.
+
+    Args:
+        prepared: what is to be done.
+        run: the run folder, or None to keep everything in memory.
+        executor: where pieces are done.
+        display: where progress is shown.
+        header: what the run folder says of the run.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        run: RunFolder | None,
+        executor: Executor,
+        display: Progress,
+        header: dict[str, Any],
+    ) -> None:
+        self.prepared, self.session = prepared, prepared.session
+        self.run, self.executor, self.display, self.header = run, executor, display, header
+        self.folder: AssessmentFolder | None = run.assessment(prepared.name) if run else None
+        self.examples: list[tuple[NDArray[np.int64], NDArray[Any]]] = []
+        self.table = Table(len(self.session.data), 0)
+        self.out_of_time = False
+
+    def begin(self, *, resume: bool) -> None:
+        """Claim the folder; raises ``RunError`` where it holds other work."""
+        if self.run is None or self.folder is None:
+            return
+        plan = self.prepared.plan()
+        if resume and (self.folder.path / "plan.json").exists():
+            self.folder.begin(plan)  # work under another plan is refused before anything is written
+        self.run.begin(self.header, resume=resume)
+        self.folder.begin(plan)
+        data = self.session.data
+        if isinstance(data, MemoryDataset) and not (self.folder.path / "inputs.npy").exists():
+            self.folder.write_inputs(np.asarray(data.x))
+
+    def stored(self, gate: float | None, inputs: Tensor | None) -> Result | None:
+        """The assessment, judged by ``gate``, where the folder holds it finished already."""
+        if self.run is None or self.folder is None or not self.folder.is_finished:
+            return None
+        record = self.folder.read()
+        if record.gate != gate:
+            record = replace(record, gate=gate)
+            self.folder.finish(record)
+        self.run.close(record.name, complete=record.complete)
+        return Result(record, self.run.header(), InFolder(self.folder), inputs)
+
+    def complete(self, gate: float | None, began: float, inputs: Tensor | None) -> Result:
+        """Do what is left to do and write the record."""
+        try:
+            stages = self._stages()
+            strength = Strength((), (), ())
+            if not self.out_of_time:
+                self.display.begin("checking the attack's strength", 1)
+                strength = measure_strength(self.session, self.table, stages)
+                self.display.end("done")
+        except BaseException as error:
+            if self.run is not None and self.run.exists:
+                interrupted = isinstance(error, KeyboardInterrupt)
+                with suppress(RunError):  # a full disk must not hide the error
+                    self.run.update(status="interrupted" if interrupted else "failed")
+            raise
+        record = make_record(
+            self.prepared,
+            self.table,
+            stages,
+            strength,
+            self._source(),
+            gate=gate,
+            seconds=time.monotonic() - began,
+            out_of_time=self.out_of_time,
+        )
+        if self.folder is not None and self.run is not None:
+            if not self.out_of_time:  # a run out of passes or queries has done all it was asked to do
+                self.folder.finish(record)
+            self.run.close(record.name, complete=record.complete)
+        header = self.run.header() if self.run else self.header
+        return Result(record, header, self._source(), inputs)
+
+    def _source(self) -> ExampleSource:
+        """Where the examples are: those of pieces that were cut short by the clock are in no folder."""
+        held = InMemory(tuple(self.examples))
+        return held if self.folder is None else Joined((InFolder(self.folder), held))
+
+    def _stages(self) -> tuple[StageRecord, ...]:
+        n = len(self.session.data)
+        unit = 4 * self.session.target.capacity
+        everyone = np.arange(n)
+        pieces = [Piece(-1, i, everyone[at : at + unit]) for i, at in enumerate(range(0, n, unit))]
+        first = True
+        for _, found in self._do("clean pass", pieces):
+            if first:
+                self.table.ranked = np.zeros((n, found["ranked"].shape[1]), dtype=np.int64)
+                first = False
+            self.table.add_clean(found)
+        done = []
+        for stage, attack in enumerate(self.session.stages):
+            done.append(self._stage(stage, attack, unit))
+            if self.out_of_time:
+                break
+        if len(done) < len(self.session.stages) or self.prepared.short_of_queries:
+            self.table.cut_short[self.table.standing()] = True
+        return tuple(done)
+
+    def _stage(self, stage: int, attack: Attack, unit: int) -> StageRecord:
+        table = self.table
+        standing = table.standing()
+        pieces = []
+        for number, at in enumerate(range(0, len(standing), unit)):
+            positions = standing[at : at + unit]
+            pieces.append(
+                Piece(stage, number, positions, table.ranked[positions], self._allowance(positions))
+            )
+        began, before = time.monotonic(), (table.forward.sum(), table.backward.sum())
+        broken = 0
+        for _, found in self._do(attack.name, pieces):
+            table.add_attack(stage, found)
+            broken += int(found["broken"].sum())
+            if len(found.get("adversarial", ())):
+                self.examples.append((found["positions"][found["broken"]], found["adversarial"]))
+        forward, backward = int(table.forward.sum() - before[0]), int(table.backward.sum() - before[1])
+        queries = forward if self.prepared.black_box else 0
+        return StageRecord(
+            attack.name, len(standing), broken, forward, backward, queries, time.monotonic() - began
+        )
+
+    def _do(self, what: str, pieces: list[Piece]) -> Iterator[tuple[Piece, Arrays]]:
+        """Results of all pieces: those in the run folder first, then those still to do, kept as they come.
+
+        Results are handed on in order, whatever order workers finish in, so that sums are the same every time.
+        """
+        self.display.begin(what, sum(len(p.positions) for p in pieces))
+        known: dict[str, Arrays] = {}
+        if self.folder is not None:
+            done = [p for p in pieces if self.folder.has_unit(p.name)]
+            known = {p.name: _without_examples(self.folder.read_unit(p.name)) for p in done}
+        to_do = [p for p in pieces if p.name not in known]
+        for piece in pieces:
+            if piece.name in known:
+                self.display.advance(len(piece.positions))
+        for piece, found in self.executor.run(do_piece, self.session, to_do):
+            late = bool(found.get("late", False))
+            self.out_of_time |= late
+            if self.folder is not None and not late:
+                self.folder.write_unit(piece.name, found)
+                found = _without_examples(found)  # they are on disk; memory must not grow with the data
+            known[piece.name] = found
+            self.display.advance(len(piece.positions))
+        broken = sum(int(f["broken"].sum()) for f in known.values() if "broken" in f)
+        self.display.end(f"{broken} broken" if pieces and pieces[0].stage >= 0 else "done")
+        for piece in pieces:
+            yield piece, known[piece.name]
+
+    def _allowance(self, positions: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """What each input may still spend."""
+        table = self.table
+        if self.prepared.black_box:
+            limit, spent = self.prepared.query_limit, table.forward[positions]
+        else:
+            limit, spent = self.prepared.budget.passes, table.forward[positions] + table.backward[positions]
+        return None if limit is None else limit - spent
+
+
+def _without_examples(found: Arrays) -> Arrays:
+    return {name: values for name, values in found.items() if name != "adversarial"}
