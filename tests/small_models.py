@@ -293,7 +293,9 @@ def labelled(module: nn.Module, x: Tensor) -> Tensor:
     return z.argmax(1) if z.dim() == 2 and z.shape[1] > 1 else (z.flatten() > 0).long()
 
 
-def worst_margin(weight: Tensor, bias: Tensor, x: Tensor, y: Tensor, norm: str, eps: float, low=0.0, high=1.0):
+def worst_margin(
+    weight: Tensor, bias: Tensor, x: Tensor, y: Tensor, norm: str, eps: float, low=0.0, high=1.0
+):
     """float64 ``[n]``: the largest margin of a wrong class of a linear model in ball ∩ box, exactly.
 
     One linear function per wrong class. Linf: each coordinate goes to an end. L1: the budget is spent on the

@@ -1,4 +1,4 @@
-"""Small models and data that commands are run on, and what a command answers."""
+"""Small models and data that commands are run on, and what a command answers. (PYTEST_DONT_REWRITE)"""
 
 from __future__ import annotations
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from hardpoint.assess import Result, assess
 from hardpoint.evidence import Severity, finding
 from hardpoint.evidence.store import RunFolder
 from hardpoint.report import report_schema
@@ -52,7 +54,12 @@ def test_a_finding_that_voids_the_number_is_inconclusive(
     hardpoint: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     voiding = finding("HP301", "noise broke more", severity=Severity.FAIL)
-    monkeypatch.setattr(importlib.import_module("hardpoint.assess.assess"), "_few", lambda n: (voiding,))
+
+    def doubtful(*args: Any, **settings: Any) -> Result:
+        result = assess(*args, **settings)
+        return replace(result, record=replace(result.record, findings=(voiding,)))
+
+    monkeypatch.setattr("hardpoint.cli.assess_command.assess", doubtful)
     said = hardpoint(*BASIC, "--gate", "0.1")
     assert said.code == 5
     assert lines(said.out)[1] == "      HP301: noise broke more"

@@ -21,7 +21,9 @@ def test_the_access_ladder():
         Access.parse("logits")
 
 
-@pytest.mark.parametrize("ends", [(1.0, 0.0), (0.5, 0.5), (float("nan"), 1.0), (torch.ones(2), torch.zeros(2))])
+@pytest.mark.parametrize(
+    "ends", [(1.0, 0.0), (0.5, 0.5), (float("nan"), 1.0), (torch.ones(2), torch.zeros(2))]
+)
 def test_an_empty_box_is_refused(ends):
     with pytest.raises(DataError, match="low < high"):
         Box(*ends)

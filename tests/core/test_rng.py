@@ -33,10 +33,14 @@ def test_a_draw_belongs_to_its_input_whatever_the_batch(kind, index, seed, data)
     together = getattr(rng, kind)(torch.tensor(index), shape, counter)
     assert together.shape == (len(index), *shape)
     order = data.draw(st.permutations(range(len(index))))
-    again = getattr(rng, kind)(torch.tensor(index)[torch.tensor(order)], shape, torch.tensor([counter] * len(index)))
+    again = getattr(rng, kind)(
+        torch.tensor(index)[torch.tensor(order)], shape, torch.tensor([counter] * len(index))
+    )
     assert torch.equal(again, together[torch.tensor(order)])
     pick = data.draw(st.integers(0, len(index) - 1))
-    assert torch.equal(getattr(rng, kind)(torch.tensor(index[pick : pick + 1]), shape, counter)[0], together[pick])
+    assert torch.equal(
+        getattr(rng, kind)(torch.tensor(index[pick : pick + 1]), shape, counter)[0], together[pick]
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

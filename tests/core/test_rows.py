@@ -64,7 +64,9 @@ def test_take_cat_put_agree_with_indexing(values, data):
 def test_settings_and_boxes_are_shared_not_selected():
     rows = take_rows(outer([1.0, 2.0]), torch.tensor([1]))
     assert rows.setting == 0.5
-    assert rows.shared is BOX  # a box of per-coordinate bounds has no rows, whatever the length of its tensors
+    assert (
+        rows.shared is BOX
+    )  # a box of per-coordinate bounds has no rows, whatever the length of its tensors
     assert rows.inner.box is BOX
 
 

@@ -31,7 +31,9 @@ def test_gpu_agrees_with_cpu() -> None:
     ],
     ids=lambda a: a.name,
 )
-@pytest.mark.parametrize("perturbation", [hp.Linf(0.15), hp.L2(0.8), hp.L1(3.0), hp.L0(4)], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "perturbation", [hp.Linf(0.15), hp.L2(0.8), hp.L1(3.0), hp.L0(4)], ids=lambda p: p.name
+)
 def test_every_attack_runs(attack: object, perturbation: object) -> None:
     _, (x, y) = digits_split()
     result = attack(trained_digits_network("plain").cuda(), x[:32].cuda(), y[:32].cuda(), perturbation)  # type: ignore[operator]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_models import Counted, Ledger, NaNs, mlp, rand, randn
 from torch import nn
 
 from hardpoint.core.access import Access
@@ -12,6 +11,7 @@ from hardpoint.core.errors import AccessDenied, NonFiniteOutput
 from hardpoint.engine import Oracle, TwinPlan, build_twin
 from hardpoint.models.torch import TorchModel
 from hardpoint.threats.goals import margin_over
+from small_models import Counted, Ledger, NaNs, mlp, rand, randn
 
 X = rand(10, 8)
 

@@ -216,7 +216,9 @@ def test_the_nearest_of_a_bundle_is_kept_and_one_that_is_not_allowed_never():
     class Bundle(Many):
         def _state(self, task: Task) -> ManyState:
             query = task.x.unsqueeze(1).repeat(1, 4, 1)
-            query[:, :, 0] = torch.tensor([0.95, 0.7, 0.55, 0.2], dtype=torch.float64)  # 0.95 is outside the ball, 0.2 breaks nothing
+            query[:, :, 0] = torch.tensor(
+                [0.95, 0.7, 0.55, 0.2], dtype=torch.float64
+            )  # 0.95 is outside the ball, 0.2 breaks nothing
             return ManyState(query, torch.ones(len(task), 4, dtype=torch.bool))
 
     found = run_attack(Bundle(turns=1), Oracle(Plane(), Access.SCORES), task_of(3))

@@ -104,7 +104,12 @@ def test_a_record_comes_back_as_it_went(tmp_path):
         else:
             assert ours == theirs
     assert back.outcomes.broken.tolist() == [True, True, False, False, True]
-    assert [Status(s).name for s in back.outcomes.status[:4]] == ["CLEAN_ERROR", "BROKEN", "STANDING", "UNFINISHED"]
+    assert [Status(s).name for s in back.outcomes.status[:4]] == [
+        "CLEAN_ERROR",
+        "BROKEN",
+        "STANDING",
+        "UNFINISHED",
+    ]
 
 
 def test_verdicts_are_never_better_than_what_was_done():
@@ -118,7 +123,9 @@ def test_verdicts_are_never_better_than_what_was_done():
 
 
 def test_infinities_become_null_not_broken_json(tmp_path):
-    write_json(tmp_path / "a.json", {"box": [-float("inf"), float("nan")], "deep": {"x": (1.0, float("inf"))}})
+    write_json(
+        tmp_path / "a.json", {"box": [-float("inf"), float("nan")], "deep": {"x": (1.0, float("inf"))}}
+    )
     assert json.loads((tmp_path / "a.json").read_text()) == {"box": [None, None], "deep": {"x": [1.0, None]}}
 
 
@@ -144,7 +151,9 @@ def test_another_plan_is_refused_by_the_name_of_what_differs(tmp_path):
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.9, 0.999])
 def test_a_truncated_unit_is_a_clear_error(tmp_path, share):
     folder = RunFolder(tmp_path).assessment("a")
-    folder.write_unit("s00-00000", {"positions": np.arange(1000), "noise": np.random.default_rng(0).random(1000)})
+    folder.write_unit(
+        "s00-00000", {"positions": np.arange(1000), "noise": np.random.default_rng(0).random(1000)}
+    )
     file = folder.path / "units" / "s00-00000.npz"
     content = file.read_bytes()
     file.write_bytes(content[: int(share * len(content))])

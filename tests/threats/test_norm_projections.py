@@ -97,7 +97,11 @@ def slsqp(d: np.ndarray, low: np.ndarray, high: np.ndarray, norm: str, eps: floa
         rule = {"type": "ineq", "fun": lambda v: eps**2 - v @ v, "jac": lambda v: -2 * v}
     best = math.inf
     for size in (0.0, 0.05, 0.5):
-        start = np.array([lo + (hi - lo) * size for lo, hi in bounds]) if norm == "l1" else np.sign(d) * 0.01 * size
+        start = (
+            np.array([lo + (hi - lo) * size for lo, hi in bounds])
+            if norm == "l1"
+            else np.sign(d) * 0.01 * size
+        )
         found = minimize(
             lambda v: ((matrix @ v - d) ** 2).sum(),
             start,
@@ -131,7 +135,12 @@ def test_l0_is_the_best_of_all_choices_of_coordinates(count, seed):
     p = L0(count).around(x, Box(0, 1)).project(z)
     for row in range(len(x)):
         best = min(
-            float((z[row] - torch.where(torch.tensor([i in chosen for i in range(5)]), z[row].clamp(0, 1), x[row])).norm())
+            float(
+                (
+                    z[row]
+                    - torch.where(torch.tensor([i in chosen for i in range(5)]), z[row].clamp(0, 1), x[row])
+                ).norm()
+            )
             for chosen in itertools.combinations(range(5), count)
         )
         assert float((z[row] - p[row]).norm()) == pytest.approx(best, rel=1e-12)

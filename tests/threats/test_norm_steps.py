@@ -42,7 +42,10 @@ def test_ascent_is_the_steepest_unit_direction(norm, seed, magnitude):
 def test_l1_ascent_leads_to_the_best_allowed_point(seed, eps):
     """Its full step from the original is the maximiser of the linear model over ball ∩ box."""
     g = torch.Generator().manual_seed(seed)
-    x, gradient = torch.rand(4, 9, generator=g, dtype=torch.float64), torch.randn(4, 9, generator=g, dtype=torch.float64)
+    x, gradient = (
+        torch.rand(4, 9, generator=g, dtype=torch.float64),
+        torch.randn(4, 9, generator=g, dtype=torch.float64),
+    )
     region = L1(eps).around(x, Box(0, 1))
     step = region.ascent(gradient, x)
     assert torch.allclose(LENGTHS["l1"](step), torch.ones(4, dtype=torch.float64), atol=1e-6)

@@ -24,7 +24,7 @@ from hardpoint.engine.clean import ranked_classes
 from hardpoint.engine.search import search
 from hardpoint.engine.verify import verify
 from hardpoint.evidence.assessment import Check, CurvePoint, StageRecord, Status, Verdict
-from hardpoint.evidence.finding import Finding, finding
+from hardpoint.evidence.finding import Finding, Severity, finding
 from hardpoint.evidence.rate import Rate
 from hardpoint.threats.features import FeatureEdits
 from hardpoint.threats.threat import Threat
@@ -60,7 +60,13 @@ def measure_strength(session: Session, table: Table, stages: tuple[StageRecord, 
         checks.append(_unbounded(session, pilot))
         checks.append(_black_box(session, pilot))
     found = tuple(
-        finding(c.id, c.explanation, measured=c.measured, threshold=c.threshold)
+        finding(
+            c.id,
+            c.explanation,
+            severity=Severity.FAIL if c.verdict is Verdict.FAIL else Severity.WARNING,
+            measured=c.measured,
+            threshold=c.threshold,
+        )
         for c in checks
         if c.verdict in (Verdict.FAIL, Verdict.WARN)
     )

@@ -15,9 +15,9 @@ import torch
 from hardpoint.attacks.base import usable_threat
 from hardpoint.cli.config import HttpSettings, ModelSettings, Settings, ThreatSettings
 from hardpoint.cli.layers import Resolved
-from hardpoint.cli.suggest import did_you_mean
 from hardpoint.core.access import Access
 from hardpoint.core.errors import ConfigError, DataError, HardpointError, ModelError, ThreatError
+from hardpoint.core.suggest import did_you_mean
 from hardpoint.data import Dataset, load_data, subset
 from hardpoint.engine.guard import preserved_random_state
 from hardpoint.models.base import Model

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from hardpoint.cli.config import PATHS, SECTIONS, Settings, Table, ThreatSettings, keys_of
-from hardpoint.cli.suggest import did_you_mean
 from hardpoint.cli.threat_text import read_threat
 from hardpoint.core.errors import ConfigError
+from hardpoint.core.suggest import did_you_mean
 
 FILE = Path("hardpoint.toml")
 PROJECT = Path("pyproject.toml")

@@ -18,8 +18,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from hardpoint.cli.suggest import did_you_mean
 from hardpoint.core.errors import ConfigError
+from hardpoint.core.suggest import did_you_mean
 
 _KINDS = ["linf", "l2", "l1", "l0", "features"]
 _WORDS = ["gradients", "scores", "labels"]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hardpoint.core.errors import DataError, MissingExtra
-from hardpoint.data.dataset import did_you_mean
+from hardpoint.core.suggest import did_you_mean
 
 _NAMES = ["breast_cancer", "digits", "iris", "wine"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from difflib import get_close_matches
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -108,10 +107,3 @@ def checked_index(index: Tensor, n: int) -> Tensor:
     if bool(outside.any()):
         raise DataError(f"row {int(index[outside][0])} does not exist", f"rows run from 0 to {n - 1}")
     return index
-
-
-def did_you_mean(word: str, known: list[str]) -> str:
-    """The cure for a name that is unknown: the nearest known name, or the list of them."""
-    near = get_close_matches(word, known, n=1)
-    listed = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
-    return f"did you mean {near[0]!r}? known: {listed}" if near else f"use one of: {listed}"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hardpoint.core.errors import DataError, MissingExtra, NothingToTest
-from hardpoint.data.dataset import did_you_mean
+from hardpoint.core.suggest import did_you_mean
 from hardpoint.data.mapped import Block
 from hardpoint.data.npy import npy_block
 from hardpoint.data.spool import NpyWriter, SpoolFolder

@@ -12,9 +12,10 @@ from numpy.typing import DTypeLike
 from torch import Tensor
 
 from hardpoint.core.errors import DataError
+from hardpoint.core.suggest import did_you_mean
 from hardpoint.data.bundled import bundled_table
 from hardpoint.data.csvtable import csv_blocks
-from hardpoint.data.dataset import Dataset, did_you_mean
+from hardpoint.data.dataset import Dataset
 from hardpoint.data.idx import idx_block, is_idx_name, labels_beside
 from hardpoint.data.images import image_blocks
 from hardpoint.data.mapped import Block, map_blocks

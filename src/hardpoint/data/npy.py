@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from hardpoint.core.errors import DataError
-from hardpoint.data.dataset import did_you_mean
+from hardpoint.core.suggest import did_you_mean
 from hardpoint.data.mapped import Block
 from hardpoint.data.spool import SpoolFolder, copy_stream
 from hardpoint.data.streams import read_errors, refuse_bomb

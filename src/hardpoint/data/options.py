@@ -9,7 +9,7 @@ from typing import TypedDict
 import torch
 
 from hardpoint.core.errors import DataError
-from hardpoint.data.dataset import did_you_mean
+from hardpoint.core.suggest import did_you_mean
 
 
 class DataOptions(TypedDict, total=False):

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from hardpoint.core.errors import DataError
-from hardpoint.data.dataset import did_you_mean
+from hardpoint.core.suggest import did_you_mean
 from hardpoint.data.labels import to_labels
 from hardpoint.data.spool import NpyWriter, SpoolFolder
 

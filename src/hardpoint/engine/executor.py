@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
-import logging
 import multiprocessing
 import os
 import pickle
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -108,6 +108,7 @@ _WORKER: dict[str, Any] = {}
 
 
 def _begin_worker(work: Callable[[Any, Any], Any], session: Any, threads: int, parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends its workers
     torch.set_num_threads(threads)
     _WORKER.update(work=work, session=session)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()

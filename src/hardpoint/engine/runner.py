@@ -88,6 +88,9 @@ class _Run:
         self.capacity, self.deadline, self.progress = max(1, capacity), deadline, progress
         self.confirm = confirm
         self.white_box = attack.needs is Access.GRADIENTS
+        self.climber = (
+            attack if isinstance(attack, GradientAttack) else None
+        )  # asking a protocol is slow: ask once
         unlimited = math.isinf(getattr(task.region, "eps", math.inf))
         self.leave_on_hit = not (unlimited and getattr(attack, "minimises", False))
         self.turns = attack.turns if attack.turns is not None else 2**62
@@ -156,14 +159,14 @@ class _Run:
 
     def _ask_points(self, state: Any, live: Task, rows: Tensor) -> Reply:
         """Ask about one point per input, with the gradient where another step will follow."""
-        query, attack = state.query, self.attack
+        query, attack = state.query, self.climber
         follows = self._follows(live)
         self.forward[rows] += self.oracle.samples
         self.backward[rows] += self.oracle.samples * follows.to(torch.int64)
         if not bool(follows.any()):
             return self.oracle.ask(query)
-        if not isinstance(attack, GradientAttack):
-            raise TypeError(f"{attack.name} asks for gradients but has no objective")
+        if attack is None:
+            raise TypeError(f"{self.attack.name} asks for gradients but has no objective")
         if bool(follows.all()):
             return self.oracle.ask_gradient(query, lambda scores: attack.objective(scores, live, state))
         on, last = follows.nonzero().squeeze(1), (~follows).nonzero().squeeze(1)

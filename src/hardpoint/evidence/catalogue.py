@@ -161,7 +161,7 @@ RULES: dict[str, Rule] = {
         "The budget ran out before every input was attacked in full",
         "warning",
         "Inputs that were not attacked in full count as standing, so the number is too high.",
-        "resume with a larger budget",
+        "give a larger budget; a run that ran out of seconds can be resumed",
     ),
     "HP402": Rule(
         "The fast copy of the model was not used",

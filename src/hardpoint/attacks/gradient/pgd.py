@@ -85,7 +85,7 @@ class PGD(StandaloneAttack):
         if self.step_size is None:
             length = task.region.reach * (2.0 if self.decay else 2.5 / self.steps)
         else:
-            length = torch.full_like(task.region.reach, self.step_size)
+            length = task.x.new_full((len(task),), self.step_size)
         if self.decay:
             length = length * 0.5 * (1 + torch.cos(math.pi * taken / self.steps))
         return length
@@ -105,7 +105,7 @@ class PGD(StandaloneAttack):
         if self.restarts == 1:
             stuck = torch.zeros_like(state.done)
             if not self.decay:
-                stuck = _same(new, state.query) | _same(new, state.previous)
+                stuck = _repeats(new, state)
             return PGDState(new, state.query, stuck)
         fresh = task.turn % (self.steps + 1) == 0
         if bool(fresh.any()):
@@ -113,10 +113,14 @@ class PGD(StandaloneAttack):
         return replace(state, query=new, previous=state.query)
 
 
-def _same(a: Tensor, b: Tensor) -> Tensor:
-    """Rows that are equal; only rows with equal sums, which are few, are compared number by number."""
-    same = a.flatten(1).sum(1) == b.flatten(1).sum(1)
-    if bool(same.any()):
-        alike = same.nonzero().squeeze(1)
-        same[alike] = (a[alike] == b[alike]).flatten(1).all(1)
-    return same
+def _repeats(new: Tensor, state: PGDState) -> Tensor:
+    """Rows of ``new`` equal to the iterate before it or the one before that; only rows whose sums agree, which are
+    few, are compared number by number."""
+    total, last, previous = (t.flatten(1).sum(1) for t in (new, state.query, state.previous))
+    stuck = (total == last) | (total == previous)
+    if bool(stuck.any()):
+        alike = stuck.nonzero().squeeze(1)
+        point = new[alike]
+        same = (point == state.query[alike]), (point == state.previous[alike])
+        stuck[alike] = same[0].flatten(1).all(1) | same[1].flatten(1).all(1)
+    return stuck

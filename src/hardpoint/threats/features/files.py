@@ -30,9 +30,10 @@ from pathlib import Path
 from typing import Any
 
 from hardpoint.core.errors import ConfigError, HardpointError
+from hardpoint.core.suggest import did_you_mean
 from hardpoint.threats.features.feature import DYNAMIC, Bound, Feature, Kind, Mutability
 from hardpoint.threats.features.relations import Relation
-from hardpoint.threats.features.schema import Schema, did_you_mean
+from hardpoint.threats.features.schema import Schema
 
 _FEATURE_KEYS = ("name", "kind", "low", "high", "mutable", "cost", "group", "levels")
 _TOP_KEYS = ("feature", "relations")

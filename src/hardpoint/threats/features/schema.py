@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -15,21 +14,9 @@ import torch
 from torch import Tensor
 
 from hardpoint.core.errors import DataError, ThreatError
+from hardpoint.core.suggest import did_you_mean
 from hardpoint.threats.features.feature import DYNAMIC, Feature, Kind, Mutability
 from hardpoint.threats.features.relations import Relation, Rows
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """A suggestion for a word that is not among ``known``.
-
-    >>> did_you_mean("mutble", ["mutable", "cost"])
-    "did you mean 'mutable'?"
-    """
-    close = difflib.get_close_matches(word, known, n=1)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    shown = ", ".join(list(known)[:12])
-    return f"use one of: {shown}{', …' if len(known) > 12 else ''}"
 
 
 @dataclass(frozen=True, repr=False)
