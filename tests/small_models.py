@@ -328,7 +328,7 @@ def _best_gain(g: Tensor, low: Tensor, high: Tensor, norm: str, eps: float) -> f
 
     if float(move(highest).norm()) <= eps:
         return float((g.abs() * room).sum())
-    for _ in range(200):
+    for _ in range(90):
         middle = (lowest + highest) / 2
         lowest, highest = (middle, highest) if float(move(middle).norm()) <= eps else (lowest, middle)
     return float((g.abs() * move(lowest)).sum())

@@ -36,19 +36,22 @@ class Mode(Enum):
 _QUERIES = {Mode.FAST: 1000, Mode.STANDARD: 5000, Mode.THOROUGH: 20_000}
 
 
-def cascade(threat: Threat, mode: Mode, classes: int | None) -> tuple[Attack, ...]:
+def cascade(
+    threat: Threat, mode: Mode, classes: int | None, queries: int | None = None
+) -> tuple[Attack, ...]:
     """The stages for a threat.
 
     Args:
         threat: decides between white-box, score-based and label-based attacks.
         mode: how hard to try.
         classes: how many the model has, where known; targeted attacks have one fewer targets.
+        queries: a further limit on queries per input.
 
     >>> from hardpoint.threats import Linf
     >>> [a.name for a in cascade(Threat(Linf(0.1)), Mode.FAST, classes=10)]
     ['PGD-margin 10', 'APGD-ce 30', 'MultiTargeted 9×5 + 3×25']
     """
-    queries = threat.queries or _QUERIES[mode]
+    queries = min(threat.queries or _QUERIES[mode], queries or _QUERIES[Mode.THOROUGH])
     if isinstance(threat.perturbation, FeatureEdits) and threat.access < Access.GRADIENTS:
         return (TableSearch(queries=queries, needs=threat.access),)
     if threat.access is Access.SCORES:

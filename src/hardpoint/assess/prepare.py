@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hardpoint import __version__
 from hardpoint.assess.cascade import Mode, cascade
 from hardpoint.assess.doctor import Diagnosis, diagnose
 from hardpoint.assess.strength import PILOT, spread
@@ -80,11 +81,12 @@ class Prepared:
         session = self.session
         twin = session.target.twin
         return {
+            "hardpoint": __version__,
             "model": self.diagnosis.model.describe(),
             "data": session.data.describe(),
             "threat": session.threat.describe(),
             "mode": self.mode.value,
-            "stages": [attack.name for attack in session.stages],
+            "stages": [repr(attack) for attack in session.stages],
             "seed": session.seed,
             "passes": self.budget.passes,
             "queries": self.budget.queries,
@@ -120,10 +122,7 @@ def prepare(
     diagnosis.raise_if_unusable()
     check_dataset(data, diagnosis.model.box, diagnosis.classes)
     check_target(threat, diagnosis.classes)
-    stages = cascade(threat, mode, diagnosis.classes)
-    if budget.queries is not None and threat.access is not Access.GRADIENTS:
-        queries = min(budget.queries, threat.queries or budget.queries)
-        stages = cascade(Threat(threat.perturbation, threat.goal, threat.access, queries), mode, None)
+    stages = cascade(threat, mode, diagnosis.classes, queries=budget.queries)
     black_box = threat.access is not Access.GRADIENTS
     searched = limit_access(diagnosis.model, threat.access) if black_box else diagnosis.model
     name = name or threat.name
@@ -149,6 +148,8 @@ def examined(
     sample, _ = data.rows(torch.from_numpy(spread(len(data), PILOT)))
     if not bool(torch.isfinite(sample).all()):
         check_dataset(data, UNBOUNDED, None)  # names the row, before the model is blamed for it
+    if not bool(model.box.contains(sample).all()):
+        check_dataset(data, model.box, None)
     device = getattr(model, "device", None)
     sample = sample.to(device if isinstance(device, torch.device) else "cpu")
     return diagnose(model, sample, access, allow_training=allow_training), sample

@@ -14,11 +14,12 @@ from hardpoint.assess.result import ExampleSource
 from hardpoint.assess.strength import Strength, query_curve
 from hardpoint.assess.work import Session, Table
 from hardpoint.evidence.assessment import Assessment, Examples, StageRecord, Status
-from hardpoint.evidence.finding import finding
+from hardpoint.evidence.finding import Finding, Severity, finding
 from hardpoint.evidence.rate import Rate
 from hardpoint.models.base import Differentiable
 
 _SHOWN = 12
+_INVALID_SHARE = 0.01
 
 
 def make_record(
@@ -40,11 +41,12 @@ def make_record(
     standing = int((~outcomes.broken).sum())
     cut = int((outcomes.status == Status.UNFINISHED).sum())
     budget_spent = out_of_time or (cut > 0 and (not prepared.black_box or prepared.short_of_queries))
-    queries = session.threat.queries or max([getattr(a, "queries", 1) for a in session.stages], default=1)
+    queries = prepared.query_limit or max([getattr(a, "queries", 1) for a in session.stages], default=1)
     curve = query_curve(session, table, queries) if prepared.black_box else ()
     found = [*prepared.diagnosis.findings, *prepared.findings, *strength.findings]
     if budget_spent:
         found.append(finding("HP401", f"{cut} of {n} inputs were not attacked in full", measured=cut / n))
+    found += _unattackable(table)
     claimed, rejected, _ = (int(v) for v in table.checks)
     if rejected:
         found.append(
@@ -81,6 +83,35 @@ def make_record(
         complete=not budget_spent,
         metrics=table_metrics(outcomes, session.data.shape),
     )
+
+
+def _unattackable(table: Table) -> list[Finding]:
+    """Inputs that no attack was run on, and why."""
+    right, n = table.status != Status.CLEAN_ERROR, len(table.status)
+    found = []
+    invalid = int((right & ~table.valid).sum())
+    if invalid:
+        share = invalid / n
+        found.append(
+            finding(
+                "HP205",
+                f"{invalid} of {n} rows break the constraints before any attack; they cannot be attacked and count "
+                "as standing",
+                severity=Severity.FAIL if share > _INVALID_SHARE else Severity.WARNING,
+                measured=share,
+                threshold=_INVALID_SHARE,
+            )
+        )
+    unwanted = int((right & table.valid & ~table.wanted).sum())
+    if unwanted:
+        found.append(
+            finding(
+                "HP206",
+                f"{unwanted} of {n} inputs have the target as their right answer",
+                measured=unwanted / n,
+            )
+        )
+    return found
 
 
 def shown_examples(session: Session, table: Table, source: ExampleSource) -> Examples | None:

@@ -138,7 +138,7 @@ class Result:
         if self._inputs is not None:
             folder.write_inputs(np.asarray(torch.as_tensor(self._inputs).cpu()))
         folder.finish(self.record)
-        run.update(status="finished", assessments=[self.record.name])
+        run.close(self.record.name, complete=self.record.complete)
         return run.path
 
     def report(self, path: str | os.PathLike[str]) -> Path:

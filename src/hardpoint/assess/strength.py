@@ -243,35 +243,39 @@ def _monotone(raw: list[tuple[float, float]]) -> Check:
 
 
 def _unbounded(session: Session, pilot: _Pilot) -> Check:
-    """C4: with (nearly) the whole input range allowed, accuracy must fall to chance."""
-    box = session.target.model.box
-    factor = 10.0
-    if box.is_bounded:
-        width = box.describe()[1] - box.describe()[0]
-        region = session.threat.perturbation.around(pilot.x[:1], box)
-        factor = max(10.0, width / float(region.reach[0]))
-    threat = session.threat.scaled(factor)
+    """C4: with the whole input range allowed, accuracy must fall to chance. Constraints on tables may hold even
+    then, so for them this only warns."""
+    name, limit = "The whole input range as budget", 0.1
+    if not session.target.model.box.is_bounded and not _is_table(session.threat):
+        why = "the input range has no ends"
+        return Check("HP303", name, None, limit, Verdict.NOT_RUN, why)
+    threat = session.threat.scaled(math.inf)
     at_first = pilot.right & pilot.attackable
     left = at_first.copy()
     for attack in (PGD(steps=40, loss="margin", decay=True), PGD(steps=40, loss="ce", restarts=2)):
         left &= ~_broken_by(session, pilot, attack, threat, left)
     accuracy = float(left.sum() / max(1, at_first.sum()))
-    verdict = Verdict.PASS if accuracy <= 0.1 else Verdict.WARN if accuracy <= 0.3 else Verdict.FAIL
+    verdict = Verdict.PASS if accuracy <= limit else Verdict.FAIL
+    if verdict is Verdict.FAIL and (accuracy <= 0.3 or _is_table(session.threat)):
+        verdict = Verdict.WARN
     return Check(
         "HP303",
-        "An almost unlimited budget",
+        name,
         accuracy,
-        0.1,
+        limit,
         verdict,
-        f"with {factor:.0f} times the budget {100 * accuracy:.0f} % of the pilot inputs stand",
+        f"with any change allowed {100 * accuracy:.0f} % of the pilot inputs stand",
     )
+
+
+def _is_table(threat: Threat) -> bool:
+    return isinstance(threat.perturbation, FeatureEdits)
 
 
 def _black_box(session: Session, pilot: _Pilot) -> Check:
     """C5: an attacker who sees less must not do better."""
     threat = session.threat.with_access(Access.SCORES)
-    table = isinstance(threat.perturbation, FeatureEdits)
-    attack: Attack = TableSearch(queries=300) if table else Square(queries=300)
+    attack: Attack = TableSearch(queries=300) if _is_table(threat) else Square(queries=300)
     extra = int(_broken_by(session, pilot, attack, threat, pilot.standing).sum())
     share = extra / max(1, len(pilot.right))
     return Check(

@@ -17,6 +17,7 @@ from hardpoint.data.dataset import Dataset
 from hardpoint.engine.attack import Attack
 from hardpoint.engine.budget import Deadline
 from hardpoint.engine.clean import clean_answers
+from hardpoint.engine.guard import preserved_random_state
 from hardpoint.engine.search import Target, search
 from hardpoint.engine.twin import Itself, Twin, build_twin
 from hardpoint.evidence.assessment import Outcomes, Status
@@ -80,7 +81,8 @@ class Piece:
 
 def do_piece(session: Session, piece: Piece) -> Arrays:
     """The results of a piece, as arrays for the run folder; the same on every worker."""
-    return _clean(session, piece) if piece.stage < 0 else _attack(session, piece)
+    with preserved_random_state(seed=Rng(session.seed).fork(piece.name).stream % 2**63):
+        return _clean(session, piece) if piece.stage < 0 else _attack(session, piece)
 
 
 def _clean(session: Session, piece: Piece) -> Arrays:
@@ -99,6 +101,8 @@ def _clean(session: Session, piece: Piece) -> Arrays:
         "label": y.cpu().numpy(),
         "prediction": prediction.cpu().numpy(),
         "ranked": ranked.cpu().numpy(),
+        "wanted": session.threat.goal.attackable(y).cpu().numpy(),
+        "valid": session.threat.perturbation.around(x, target.model.box).contains(x).cpu().numpy(),
     }
 
 
@@ -150,6 +154,8 @@ class Table:
         self.forward = np.zeros(n, dtype=np.int64)
         self.backward = np.zeros(n, dtype=np.int64)
         self.cut_short = np.zeros(n, dtype=bool)
+        self.wanted = np.ones(n, dtype=bool)
+        self.valid = np.ones(n, dtype=bool)
         self.checks = np.zeros(3, dtype=np.int64)
 
     def add_clean(self, found: Arrays) -> None:
@@ -162,6 +168,7 @@ class Table:
         )
         if found["ranked"].shape[1]:
             self.ranked[at] = found["ranked"]
+        self.wanted[at], self.valid[at] = found["wanted"], found["valid"]
         wrong = found["prediction"] != found["label"]
         self.status[at] = np.where(wrong, Status.CLEAN_ERROR, Status.STANDING)
         self.distance[at[wrong]] = 0.0
@@ -179,8 +186,8 @@ class Table:
         self.checks += found["checks"]
 
     def standing(self) -> NDArray[np.int64]:
-        """Positions of the inputs that no stage has broken."""
-        return np.flatnonzero(self.status == Status.STANDING)
+        """Positions of the inputs that can be attacked and that no stage has broken."""
+        return np.flatnonzero((self.status == Status.STANDING) & self.wanted & self.valid)
 
     def outcomes(self, black_box: bool) -> Outcomes:
         """The table as evidence."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -189,6 +190,12 @@ def usable_threat(threat: Threat | Perturbation, model: Model, needs: Access) ->
         raise ThreatError(
             f"the threat shows {wanted.access.word}, the model offers {model.access.word} only",
             f'use access="{model.access.word}"',
+        )
+    endless = math.isinf(wanted.perturbation.eps) and not model.box.is_bounded
+    if endless and wanted.access > Access.LABELS and wanted.perturbation.describe()["kind"] != "FeatureEdits":
+        raise ThreatError(
+            "an infinite budget in an input range without ends allows anything",
+            "give a finite eps, or declare the model's input_range",
         )
     if wanted.access < needs:
         raise ThreatError(

@@ -87,7 +87,7 @@ class LocalProcesses:
         try:
             waiting = {pool.submit(_work, piece): piece for piece in pieces}
             for future in concurrent.futures.as_completed(waiting):
-                yield waiting[future], future.result()
+                yield waiting.pop(future), future.result()  # a finished future would keep its arrays
         except (AttributeError, TypeError, ImportError, pickle.PicklingError) as error:
             if "pickle" not in str(error).lower() and "can't get" not in str(error).lower():
                 raise

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
@@ -261,6 +262,14 @@ def _time_of(twin: Twin | Itself, x: Tensor) -> float:
     return time.perf_counter() - began
 
 
+def _cache_root() -> Path:
+    """The user's cache folder, or a temporary one for a user without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return Path(tempfile.gettempdir())
+
+
 def _cache_file(model: Differentiable, x: Tensor) -> Path:
     structure = [
         f"{type(m).__name__}{tuple(p.shape for p in m.parameters(recurse=False))}"
@@ -279,8 +288,7 @@ def _cache_file(model: Differentiable, x: Tensor) -> Path:
             torch.__version__,
         ]
     )
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "hardpoint" / "twins" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+    return _cache_root() / "hardpoint" / "twins" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 
 def _processor() -> str:

@@ -121,6 +121,12 @@ RULES: dict[str, Rule] = {
         "Rows that are not valid to begin with cannot be attacked within the constraints.",
         "correct the relation or the rows",
     ),
+    "HP206": Rule(
+        "Some inputs cannot be attacked under this threat",
+        "note",
+        "Their right answer is what the attacker wants already; they count as standing.",
+        "leave inputs of the target class out to measure only those that can be attacked",
+    ),
     "HP301": Rule(
         "Random noise does better than the attack",
         "fail",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hardpoint.core.access import Access
@@ -26,6 +27,12 @@ class LimitedModel:
     @property
     def box(self) -> Box:
         return self._model.box
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes; the CPU where it does not say."""
+        device = getattr(self._model, "device", None)
+        return device if isinstance(device, torch.device) else torch.device("cpu")
 
     def scores(self, x: Tensor) -> Tensor:
         if self._access < Access.SCORES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,7 +89,7 @@ class TorchModel:
     @property
     def device(self) -> torch.device:
         """Where the module's parameters (or buffers) live; the CPU if it has none."""
-        for tensor in (*self.module.parameters(), *self.module.buffers()):
+        for tensor in itertools.chain(self.module.parameters(), self.module.buffers()):
             return tensor.device
         return torch.device("cpu")
 

@@ -68,12 +68,12 @@ class L0Region:
         return (self._count - self.distance(z)).clamp_min(0.0).to(z.dtype)
 
     def ascent(self, gradient: Tensor, z: Tensor) -> Tensor:
-        """The sign of the gradient on the coordinates where it is largest and the box lets it move."""
+        """The sign of the gradient on the coordinates that gain most on the way from the original to the end of the
+        box: a steep one with no room is worth nothing."""
         low, high = self.box.bounds_like(z)
-        movable = torch.where(gradient > 0, z < high, z > low)
-        size = torch.where(movable, gradient.abs(), 0.0).flatten(1)
-        chosen = _largest(size, self._count).view_as(z)
-        return torch.where(chosen, gradient.sign(), 0.0)
+        room = torch.where(gradient > 0, high - self.x, self.x - low)
+        chosen = _largest((gradient.abs() * room).flatten(1), self._count).view_as(z)
+        return torch.where(chosen & (room > 0), gradient.sign(), 0.0)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ class L0:
         return L0Region(x, box, self.eps)
 
     def scaled(self, factor: float) -> L0:
-        return L0(math.floor(self.eps * factor) if math.isfinite(self.eps) else self.eps)
+        eps = self.eps * factor
+        return L0(math.floor(eps) if math.isfinite(eps) else eps)
 
     def describe(self) -> dict[str, Any]:
         return describe_norm("L0", self.eps)

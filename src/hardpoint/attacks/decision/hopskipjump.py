@@ -110,13 +110,14 @@ class HopSkipJump(StandaloneAttack):
         spent = state.asked_so_far + state.asked.sum(1)
         in_all = state.asked_in_all + state.asked.sum(1)
         state = replace(state, asked_in_all=in_all, done=state.done | (in_all >= self.queries))
+        answered = state.phase  # a reply belongs to the phase that asked, not to the one that it leads to
         for phase, advance in (
             (_FIND, self._after_find),
             (_BISECT, self._after_bisect),
             (_ESTIMATE, self._after_estimate),
             (_ADVANCE, self._after_advance),
         ):
-            here = (state.phase == phase).nonzero().squeeze(1)
+            here = (answered == phase).nonzero().squeeze(1)
             if len(here):
                 part = advance(take_rows(state, here), reached[here], take_rows(task, here), spent[here])
                 state = put_rows(state, here, part)

@@ -15,6 +15,7 @@ from hardpoint.core.access import Access
 from hardpoint.core.errors import ThreatError
 from hardpoint.core.rows import per_row
 from hardpoint.engine.attack import Reply, Task
+from hardpoint.threats.l0 import L0Region
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class PGD(StandaloneAttack):
 
     Args:
         steps: gradient steps per start.
-        step_size: length of a step in the perturbation's unit; by default 2.5 eps / steps, or 2 eps with ``decay``.
+        step_size: length of a step in the perturbation's unit; by default 2.5 eps / steps, or 2 eps with ``decay``;
+            in L0 always the whole way.
         loss: ``"ce"``, ``"margin"`` or ``"dlr"``, see ``hardpoint.attacks.losses``.
         restarts: independent starts.
         random_start: start at a random allowed input, else at the original.
@@ -83,7 +85,9 @@ class PGD(StandaloneAttack):
     def step_length(self, task: Task, taken: Tensor) -> Tensor:
         """``[n]``: the length of the next step after ``taken`` steps."""
         if self.step_size is None:
-            length = task.region.reach * (2.0 if self.decay else 2.5 / self.steps)
+            # what changes in L0 is decided by who moves farthest, so small steps would change nothing
+            whole = self.decay or isinstance(task.region, L0Region)
+            length = task.region.reach * (2.0 if whole else 2.5 / self.steps)
         else:
             length = task.x.new_full((len(task),), self.step_size)
         if self.decay:

@@ -121,19 +121,12 @@ class OnnxModel:
     def scores(self, x: Tensor) -> Tensor:
         if self.access < Access.SCORES:
             raise AccessDenied(f"{self.path} offers labels only", 'use a threat with access="labels"')
-        return self._scores(x)
+        return self.runtime_scores(x)
 
     def predict(self, x: Tensor) -> Tensor:
         if self._runtime.signature.labels:
             return self._runtime(x).reshape(len(x)).to(x.device, torch.int64)
-        return self._scores(x).argmax(1)
-
-    def _scores(self, x: Tensor) -> Tensor:
-        if self.access < Access.GRADIENTS:
-            return self.runtime_scores(x)
-        with torch.no_grad():
-            device = next((t.device for t in self.module.state_dict().values()), torch.device("cpu"))
-            return self.module_scores(self.module(x.to(device))).to(x.device)
+        return self.runtime_scores(x).argmax(1)
 
     def runtime_scores(self, x: Tensor) -> Tensor:
         """Class scores ``[n, K]`` from onnxruntime on the file itself: what a server of it would answer.

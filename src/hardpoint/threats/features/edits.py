@@ -99,13 +99,9 @@ class FeatureEdits:
         )
 
     def scaled(self, factor: float) -> FeatureEdits:
-        eps = self.eps * factor if math.isfinite(self.eps) else self.eps
-        return FeatureEdits(
-            self.schema,
-            math.floor(eps) if self.norm is Norm.L0 and math.isfinite(eps) else eps,
-            self.norm,
-            self.max_changed,
-        )
+        eps = self.eps * factor
+        whole = self.norm is Norm.L0 and math.isfinite(eps)
+        return FeatureEdits(self.schema, math.floor(eps) if whole else eps, self.norm, self.max_changed)
 
     def describe(self) -> dict[str, Any]:
         limit = "" if self.max_changed is None else f", at most {self.max_changed} features"
