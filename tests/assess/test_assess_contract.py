@@ -324,7 +324,7 @@ def test_rows_that_break_the_constraints_are_counted_and_said():
 
 
 def test_a_random_model_is_no_less_robust_to_nothing():
-    model = Noisy(mlp(), 0.05).eval()
+    model = Noisy(mlp(), 0.002).eval()
     x, _ = labelled(mlp(), 60)
     y = mlp()(x).argmax(1)
     first = hp.assess(model, x, y, threat=hp.Linf(0.0), **QUIET)

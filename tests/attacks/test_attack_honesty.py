@@ -37,17 +37,7 @@ def threat_for(attack, ball) -> Threat:
 # --- the trap -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "attack",
-    [
-        PGD(steps=20, step_size=0.03, random_start=False),
-        PGD(steps=20, step_size=0.03, random_start=False, loss="margin"),
-        APGD(steps=40),
-        APGD(steps=40, loss="dlr"),
-        MultiTargeted(targets=1, probe_steps=10, top=1, steps=40),
-    ],
-    ids=lambda a: a.name,
-)
+@pytest.mark.parametrize("attack", [PGD(steps=20, step_size=0.03, random_start=False, loss=loss) for loss in ("ce", "margin", "dlr")], ids=lambda a: a.name)
 def test_an_adversarial_point_on_the_way_is_not_forgotten(attack):
     """The scores rise towards the end of the ball, where the model is right; it is wrong in a pocket before that."""
     x = torch.cat([torch.full((4, 1), 0.5), rand(4, 3)], 1)
@@ -56,6 +46,27 @@ def test_an_adversarial_point_on_the_way_is_not_forgotten(attack):
     result = attack(Pocket().eval(), x, y, Linf(0.3))
     assert result.broken.tolist() == [True] * 4
     assert ((result.adversarial[:, 0] >= 0.62) & (result.adversarial[:, 0] <= 0.68)).all()
+
+
+class Ring(nn.Module):
+    """The margin is highest at 0.7, where the model is right; it is wrong in a ring around that."""
+
+    def forward(self, x):
+        away = (x.flatten(1)[:, 0] - 0.7).abs()
+        ring = (away > 0.01) & (away < 0.05)
+        return torch.stack([torch.zeros_like(away), -0.01 - 0.5 * away + ring.to(away.dtype)], 1)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [APGD(steps=50), APGD(steps=50, loss="dlr"), MultiTargeted(targets=1, probe_steps=5, top=1, steps=40), PGD(steps=40, decay=True)],
+    ids=lambda a: a.name,
+)
+def test_attacks_that_close_in_on_a_peak_remember_what_they_crossed(attack):
+    """Shrinking steps end at the peak; the ring was crossed before."""
+    x, y = torch.full((4, 1), 0.5), torch.zeros(4, dtype=torch.int64)
+    assert Ring()(torch.tensor([[0.7]])).argmax(1) == 0
+    assert attack(Ring().eval(), x, y, Linf(0.3)).broken.all()
 
 
 def test_a_random_start_that_succeeds_counts():
@@ -87,7 +98,7 @@ def test_results_do_not_depend_on_the_batch(attack, ball):
         assert torch.allclose(run.adversarial, runs[0].adversarial, rtol=0, atol=1e-9)
         standing = ~run.broken
         assert torch.equal(run.queries[standing], runs[0].queries[standing])
-    assert 0 < int(runs[0].broken.sum()) < 40 or attack.needs is Access.LABELS
+    assert int(runs[0].broken.sum()) > 0 or attack.needs is Access.LABELS
 
 
 @pytest.mark.parametrize("attack", FAMILY[:7], ids=lambda a: a.name)

@@ -149,21 +149,6 @@ def search(
             backward[doubtful] += again.backward
             adversarial[doubtful], distance[doubtful] = again.adversarial, again.distance
             finished[doubtful] = again.finished
-        if target.is_random and bool(broken.any()):
-            # A claim was tried at every step; an input near the threshold passes one of many tries by luck. The
-            # verdict is one more try, with draws that chose nothing.
-            at = broken.nonzero().squeeze(1)
-            with preserved_random_state(seed=rng.fork("verdict").stream % 2**63):
-                verdict = verify(
-                    target.model,
-                    take_rows(region, at),
-                    adversarial[at],
-                    y[at],
-                    threat.goal,
-                    chunk=target.capacity,
-                    is_random=True,
-                )
-            broken[at], checked = verdict.stands, checked + verdict.passes
     keep = broken.view(-1, *([1] * (x.dim() - 1)))
     return Searched(
         broken=broken,

@@ -42,9 +42,9 @@ def verify(
 
     A claim stands when the example lies inside the perturbation set and the input box (exactly, in float64)
     and reaches the goal both within a batch and *alone*, so that no example owes its success to its batch
-    mates or to rounding. For a random model the usual answer must reach the goal, and more than half of all passes: by the lower
-    end of the 95 % interval over 32 passes, and then over 128 fresh ones, because an attack makes many claims and
-    some are lucky once.
+    mates or to rounding. For a random model the usual answer must reach the goal, and more than half of all passes:
+    by the lower end of the 95 % interval over 32 passes, and then over 128 fresh ones, because an attack makes many
+    claims, some are lucky once, and one that does not stand is no reason to stop looking.
 
     Args:
         model: the model as the user gave it.
