@@ -7,7 +7,6 @@ import random
 import numpy as np
 import pytest
 import torch
-from small_models import Counted, Ledger, Noisy, Pocket, RunsOut, Wrapped, conv, linear, mlp, rand
 from torch import nn
 
 from hardpoint.attacks import APGD, FGSM, PGD, HopSkipJump, MultiTargeted, Square, TableSearch
@@ -16,6 +15,7 @@ from hardpoint.core.box import Box
 from hardpoint.core.errors import ModelInTrainingMode
 from hardpoint.models.torch import TorchModel
 from hardpoint.threats import L0, L1, L2, Linf, Threat
+from small_models import Counted, Ledger, Noisy, Pocket, RunsOut, Wrapped, conv, linear, mlp, rand
 
 FAMILY = [
     PGD(steps=6),
@@ -37,7 +37,11 @@ def threat_for(attack, ball) -> Threat:
 # --- the trap -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("attack", [PGD(steps=20, step_size=0.03, random_start=False, loss=loss) for loss in ("ce", "margin", "dlr")], ids=lambda a: a.name)
+@pytest.mark.parametrize(
+    "attack",
+    [PGD(steps=20, step_size=0.03, random_start=False, loss=loss) for loss in ("ce", "margin", "dlr")],
+    ids=lambda a: a.name,
+)
 def test_an_adversarial_point_on_the_way_is_not_forgotten(attack):
     """The scores rise towards the end of the ball, where the model is right; it is wrong in a pocket before that."""
     x = torch.cat([torch.full((4, 1), 0.5), rand(4, 3)], 1)
@@ -59,7 +63,12 @@ class Ring(nn.Module):
 
 @pytest.mark.parametrize(
     "attack",
-    [APGD(steps=50), APGD(steps=50, loss="dlr"), MultiTargeted(targets=1, probe_steps=5, top=1, steps=40), PGD(steps=40, decay=True)],
+    [
+        APGD(steps=50),
+        APGD(steps=50, loss="dlr"),
+        MultiTargeted(targets=1, probe_steps=5, top=1, steps=40),
+        PGD(steps=40, decay=True),
+    ],
     ids=lambda a: a.name,
 )
 def test_attacks_that_close_in_on_a_peak_remember_what_they_crossed(attack):
@@ -76,7 +85,9 @@ def test_a_random_start_that_succeeds_counts():
     x[:, 0] = 0.60
     for attack in (FGSM(random_start=True), PGD(steps=2, step_size=0.2)):
         result = attack(Pocket().eval(), x, y, Linf(0.09))
-        assert float(result.broken.double().mean()) > 0.2  # the share of starts in the pocket is about a third
+        assert (
+            float(result.broken.double().mean()) > 0.2
+        )  # the share of starts in the pocket is about a third
         t = result.adversarial[result.broken][:, 0]
         assert ((t >= 0.62) & (t <= 0.68)).all()
 
@@ -184,9 +195,15 @@ def watched() -> Watched:
 def snapshot(net: nn.Module) -> tuple:
     return (
         {name: m.training for name, m in net.named_modules()},
-        {name: (p.requires_grad, None if p.grad is None else p.grad.tolist()) for name, p in net.named_parameters()},
+        {
+            name: (p.requires_grad, None if p.grad is None else p.grad.tolist())
+            for name, p in net.named_parameters()
+        },
         {name: v.tolist() for name, v in net.state_dict().items()},
-        {name: (list(m._forward_hooks), list(m._forward_pre_hooks), list(m._backward_hooks)) for name, m in net.named_modules()},
+        {
+            name: (list(m._forward_hooks), list(m._forward_pre_hooks), list(m._backward_hooks))
+            for name, m in net.named_modules()
+        },
         random.getstate(),
         np.random.get_state()[1].tolist(),  # noqa: NPY002
         torch.get_rng_state().tolist(),
@@ -254,7 +271,9 @@ def test_a_model_in_training_mode_is_refused_before_its_statistics_move():
 # --- what is spent, what is allowed ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("attack", [a for a in FAMILY if a.needs is not Access.GRADIENTS], ids=lambda a: a.name)
+@pytest.mark.parametrize(
+    "attack", [a for a in FAMILY if a.needs is not Access.GRADIENTS], ids=lambda a: a.name
+)
 @pytest.mark.parametrize("queries", [1, 5, 33])
 @pytest.mark.parametrize("ball", [Linf(0.02), L2(0.05)], ids=lambda b: b.name)
 def test_queries_never_exceed_the_threats(attack, queries, ball):

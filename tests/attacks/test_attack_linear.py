@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from small_models import linear, rand, randn, worst_margin
 
 from hardpoint.attacks import APGD, FGSM, PGD, HopSkipJump, MultiTargeted, Square
 from hardpoint.core.access import Access
@@ -17,6 +16,7 @@ from hardpoint.engine.clean import ranked_classes
 from hardpoint.models.torch import TorchModel
 from hardpoint.threats import L0, L1, L2, Linf, Threat, Untargeted
 from hardpoint.threats.goals import margin_over
+from small_models import linear, rand, randn, worst_margin
 
 BALLS = {"linf": Linf, "l2": L2, "l1": L1}
 D = 12
@@ -44,7 +44,9 @@ def reached(attack, weight, bias, x, y, ball) -> torch.Tensor:
         reply = oracle.ask_gradient(state.query, lambda z, t=task, s=state: attack.objective(z, t, s))
         assert region.contains(state.query).all()
         best = torch.maximum(best, margin_over(reply.scores, y))
-        task = Task(index, y, region, ranked, torch.full_like(index, turn + 1), Untargeted(), Box(0, 1), Rng(0))
+        task = Task(
+            index, y, region, ranked, torch.full_like(index, turn + 1), Untargeted(), Box(0, 1), Rng(0)
+        )
         state = attack.step(state, reply, task)
     return best
 
@@ -96,7 +98,9 @@ def test_attacks_on_all_targets_find_the_worst_of_many_classes(norm, eps):
     known = worst_margin(weight, bias, x, y, norm, eps)
     clean = margin_over(x @ weight.T + bias, y)
     ball = BALLS[norm](eps)
-    runs = [reached(APGD(loss="margin", steps=60, target_rank=r), weight, bias, x, y, ball) for r in (1, 2, 3)]
+    runs = [
+        reached(APGD(loss="margin", steps=60, target_rank=r), weight, bias, x, y, ball) for r in (1, 2, 3)
+    ]
     gap = (known - torch.stack(runs).amax(0)) / (known - clean)
     assert gap.max() < BOUND[norm]
 
@@ -135,7 +139,9 @@ def test_flags_are_exact_on_both_sides_of_the_true_distance(norm, classes):
         for attack in ATTACKS:
             below = attack(model, one, label, BALLS[norm](float(radius[i]) * 0.999))
             assert not below.broken.any()  # nobody may break what cannot be broken
-            above = attack(model, one, label, BALLS[norm](float(radius[i]) * (1.02 if norm == "l1" else 1.002)))
+            above = attack(
+                model, one, label, BALLS[norm](float(radius[i]) * (1.02 if norm == "l1" else 1.002))
+            )
             broken.append(bool(above.broken))
             assert not broken[-1] or float(above.distance) <= float(radius[i]) * 1.02
         assert all(broken) if classes == 2 else broken[-1]
@@ -165,7 +171,12 @@ def test_the_fast_gradient_sign_is_exact_for_two_classes_in_linf():
 @pytest.mark.parametrize("count", [1, 2, 4])
 @pytest.mark.parametrize(
     "attack",
-    [PGD(steps=20, loss="margin"), PGD(steps=10, decay=True), APGD(steps=20), MultiTargeted(targets=1, top=1)],
+    [
+        PGD(steps=20, loss="margin"),
+        PGD(steps=10, decay=True),
+        APGD(steps=20),
+        MultiTargeted(targets=1, top=1),
+    ],
     ids=lambda a: f"{a.name}{'-decay' if getattr(a, 'decay', False) else ''}",
 )
 def test_l0_by_exhaustion(attack, count):
@@ -199,7 +210,9 @@ SHAPES = [(12,), (3, 4), (2, 3, 2), (1, 2, 3, 2), (4, 3, 1)]
 @pytest.mark.parametrize("classes", [2, 3, 4, 1000])
 def test_any_number_of_classes_and_any_shape(attack, shape, classes):
     weight, bias, x, y = problem(classes, n=5)
-    result = attack(TorchModel(linear(weight, bias)), x.view(5, *shape), y, Threat(Linf(0.3), access=attack.needs))
+    result = attack(
+        TorchModel(linear(weight, bias)), x.view(5, *shape), y, Threat(Linf(0.3), access=attack.needs)
+    )
     known = worst_margin(weight, bias, x, y, "linf", 0.3) > 0
     assert result.adversarial.shape == (5, *shape)
     assert not (result.broken & ~known).any()
@@ -240,7 +253,10 @@ def test_a_single_logit_is_two_classes(attack, column):
     one = linear((weight[1:] - weight[:1]) / 2, (bias[1:] - bias[:1]) / 2)
     model = one if column else torch.nn.Sequential(one, torch.nn.Flatten(0))
     threat = Threat(Linf(0.1), access=attack.needs)
-    double, single = attack(TorchModel(linear(weight, bias)), x, y, threat), attack(TorchModel(model), x, y, threat)
+    double, single = (
+        attack(TorchModel(linear(weight, bias)), x, y, threat),
+        attack(TorchModel(model), x, y, threat),
+    )
     assert torch.equal(double.broken, single.broken)
     assert torch.allclose(double.adversarial, single.adversarial)
 

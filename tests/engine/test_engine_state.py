@@ -198,7 +198,9 @@ def test_numbers_of_workers():
 # --- budgets --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limits", [{"passes": 0}, {"queries": -1}, {"seconds": 0.0}, {"passes": float("nan")}])
+@pytest.mark.parametrize(
+    "limits", [{"passes": 0}, {"queries": -1}, {"seconds": 0.0}, {"passes": float("nan")}]
+)
 def test_budgets_that_allow_nothing_are_refused(limits):
     with pytest.raises(ThreatError, match="above 0"):
         Budget(**limits)
