@@ -40,7 +40,7 @@ unit: setup-dev
 	$(BIN)/pytest -n 2 --dist worksteal
 
 bench: setup-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements.txt
 	$(BIN)/python -m benchmarks.run
 
 models: setup
