@@ -78,7 +78,7 @@ CASES: dict[str, tuple[Callable[[], list[str]], int, str]] = {
     "data outside the range": (
         lambda: replaced("--data", save(with_value(2.0), [0] * 20)),
         2,
-        "input 7 spans [0.5, 2], the model's input range is [0.0, 1.0]",
+        "row 7 of bad.npz has 2 at feature [2], outside the input range [0.0, 1.0]",
     ),
     "label out of range": (lambda: replaced("--data", save(np.zeros((20, 4)), [0] * 19 + [3])), 2, "3"),
     "negative label": (lambda: replaced("--data", save(np.zeros((20, 4)), [0] * 19 + [-1])), 2, "-1"),
