@@ -57,7 +57,7 @@ def gradient_findings(model: Differentiable, x: Tensor) -> list[Finding]:
         name: g is not None and bool((g != 0).any())
         for (name, _), g in zip(tracked, gradients[1:], strict=True)
     }
-    culprit = _culprit([name for name, _ in outputs], reached)
+    culprit = _culprit([(name, out.requires_grad) for name, out in outputs], reached)
     message = f"the gradient is zero for {100 * zero_share:.0f} % of the pilot inputs" + (
         f"; it stops at layer {culprit!r}" if culprit else ""
     )
@@ -72,7 +72,12 @@ def _keep(name: str, outputs: list[tuple[str, Tensor]]) -> Any:
     return hook
 
 
-def _culprit(order: list[str], reached: dict[str, bool]) -> str | None:
-    """The layer nearest the input whose output still gets a gradient: the stop lies in it or before it."""
-    with_gradient = [name for name in order if reached.get(name)]
-    return with_gradient[0] if with_gradient else (order[-1] if order else None)
+def _culprit(order: list[tuple[str, bool]], reached: dict[str, bool]) -> str | None:
+    """The layer that stops the gradient, or lies just behind what does.
+
+    Going back from the scores, that is the last layer whose output still gets a gradient; where none does, the
+    first layer whose output no longer depends on the input as far as autograd can tell.
+    """
+    with_gradient = [name for name, _ in order if reached.get(name)]
+    cut_off = [name for name, tracked in order if not tracked]
+    return next(iter([*with_gradient, *cut_off, *(name for name, _ in order[-1:])]), None)

@@ -33,6 +33,7 @@ class Task:
         goal: what the attacker wants.
         box: the inputs the model accepts.
         rng: the source of per-input draws; use ``turn`` or a constant as the counter.
+        is_random: whether the model answers the same question differently each time.
     """
 
     HAS_ROWS: ClassVar[bool] = True
@@ -44,6 +45,7 @@ class Task:
     goal: Goal
     box: Box
     rng: Rng
+    is_random: bool = False
 
     @property
     def x(self) -> Tensor:

@@ -100,6 +100,7 @@ class _Run:
         self.forward = torch.zeros(n, dtype=torch.int64, device=device)
         self.backward = torch.zeros(n, dtype=torch.int64, device=device)
         self.finished = torch.zeros(n, dtype=torch.bool, device=device)
+        self.limited = allowance is not None
         self.allowance = allowance if allowance is not None else torch.full_like(self.forward, 2**62)
         everyone = torch.arange(n, device=device)
         self.waiting = everyone[~self._cut_short(task, everyone)]
@@ -110,18 +111,19 @@ class _Run:
             reply, asked = self._ask(state, live, rows, dead)
             self._record(state.query, reply, asked, live, rows, dead)
             live = replace(live, turn=live.turn + 1)
-            ended = self._ended(live, rows) & ~dead
-            if bool((ended | dead).all()):
-                self._retire(rows[ended])
+            over = self._ended(live, rows) | dead
+            if bool(over.all()):
+                self._retire(rows[over & ~dead])
                 state, live, rows, dead = self._begin()
                 continue
             state = self.attack.step(state, reply, live)
             done = getattr(state, "done", None)
             if done is not None:
-                ended |= done & ~dead
-            self._retire(rows[ended])
-            dead = dead | ended | self._cut_short(live, rows)
-            state, live, rows, dead = self._make_room(state, live, rows, dead)
+                over |= done
+            gone = over | self._cut_short(live, rows) if self.limited else over
+            if bool(gone.any()):
+                self._retire(rows[over & ~dead])
+                state, live, rows, dead = self._make_room(state, live, rows, gone)
         return Found(self.hit, self.adversarial, self.distance, self.forward, self.backward, self.finished)
 
     def _begin(self) -> tuple[Any, Task, Tensor, Tensor]:
@@ -160,15 +162,17 @@ class _Run:
     def _ask_points(self, state: Any, live: Task, rows: Tensor) -> Reply:
         """Ask about one point per input, with the gradient where another step will follow."""
         query, attack = state.query, self.climber
-        follows = self._follows(live)
-        self.forward[rows] += self.oracle.samples
-        self.backward[rows] += self.oracle.samples * follows.to(torch.int64)
-        if not bool(follows.any()):
+        spent = torch.full_like(rows, self.oracle.samples)
+        self.forward.index_add_(0, rows, spent)
+        if not self.white_box or int(live.turn.min()) >= self.turns - 1:
             return self.oracle.ask(query)
         if attack is None:
             raise TypeError(f"{self.attack.name} asks for gradients but has no objective")
-        if bool(follows.all()):
+        if int(live.turn.max()) < self.turns - 1:
+            self.backward.index_add_(0, rows, spent)
             return self.oracle.ask_gradient(query, lambda scores: attack.objective(scores, live, state))
+        follows = self._follows(live)
+        self.backward.index_add_(0, rows, spent * follows)
         on, last = follows.nonzero().squeeze(1), (~follows).nonzero().squeeze(1)
         part, part_live = take_rows(state, on), take_rows(live, on)
         ahead = self.oracle.ask_gradient(part.query, lambda scores: attack.objective(scores, part_live, part))
@@ -195,8 +199,10 @@ class _Run:
     ) -> None:
         """Keep, for each input, the nearest allowed point that reaches the goal."""
         if asked is None:
-            candidates = live.goal.reached(reply.labels, live.y) & ~dead
-            where = candidates.nonzero().squeeze(1)
+            reached = live.goal.reached(reply.labels, live.y)
+            if not bool(reached.any()):
+                return
+            where = (reached & ~dead).nonzero().squeeze(1)
             points = query
         else:
             reached = live.goal.reached(reply.labels, live.y.unsqueeze(1)) & asked
@@ -251,9 +257,7 @@ class _Run:
         their batch mates. Nor do inputs whose budget is spent. Bundles of queries are never sent for dead rows.
         """
         gone = dead.nonzero().squeeze(1)
-        if not len(gone):
-            return state, live, rows, dead
-        riding = self.hit[rows] & ~self._cut_short(live, rows)
+        riding = self.hit[rows] & ~self._cut_short(live, rows) if self.limited else self.hit[rows]
         must = bool((dead & ~riding).any())
         if len(self.waiting) and (must or len(gone) * 8 >= len(rows) or len(gone) >= 16):
             fresh = self._admit(len(gone))

@@ -92,7 +92,7 @@ def search(
     """
     region = threat.perturbation.around(x, target.model.box)
     turn = torch.zeros_like(index)
-    task = Task(index, y, region, ranked, turn, threat.goal, target.model.box, rng)
+    task = Task(index, y, region, ranked, turn, threat.goal, target.model.box, rng, target.is_random)
     samples = RANDOM_SAMPLES if target.is_random else 1
     if threat.queries is not None and attack.needs is not Access.GRADIENTS:
         most = torch.full_like(index, threat.queries)

@@ -20,11 +20,16 @@ from hardpoint.threats.l0 import L0Region
 
 @dataclass(frozen=True)
 class PGDState:
-    """The current iterate, and the one before it to notice when the attack runs in circles."""
+    """The current iterate, and the one before it to notice when the attack runs in circles.
+
+    ``total`` and ``previous_total`` are weighted sums of their numbers, ``[n]``: a cheap first look.
+    """
 
     HAS_ROWS: ClassVar[bool] = True
     query: Tensor
     previous: Tensor
+    total: Tensor
+    previous_total: Tensor
     done: Tensor
 
 
@@ -42,7 +47,7 @@ class PGD(StandaloneAttack):
         decay: let the step fall from ``step_size`` to 0 along a half cosine.
 
     An input whose iterate repeats (exactly, with period one or two) is retired early: with a constant step all
-    further iterates repeat too, so nothing is lost.
+    further iterates repeat too, so nothing is lost. Where the model is random they need not, and none is retired.
 
     >>> from hardpoint import Linf
     >>> model = torch.nn.Linear(2, 2).eval()
@@ -77,7 +82,9 @@ class PGD(StandaloneAttack):
 
     def start(self, task: Task) -> PGDState:
         x = self._begin(task)
-        return PGDState(x, torch.full_like(x, torch.nan), torch.zeros_like(task.y, dtype=torch.bool))
+        total = _total(x)
+        nothing = torch.full_like(total, torch.nan)
+        return PGDState(x, x, total, nothing, torch.zeros_like(task.y, dtype=torch.bool))
 
     def objective(self, scores: Tensor, task: Task, state: PGDState) -> Tensor:
         return goal_loss(Loss.parse(self.loss), scores, task.y, task.goal)
@@ -102,26 +109,32 @@ class PGD(StandaloneAttack):
         assert reply.gradient is not None
         taken = (task.turn - 1) % (self.steps + 1)
         length = per_row(self.step_length(task, taken).to(state.query.dtype), state.query)
-        return task.region.project(state.query + length * task.region.ascent(reply.gradient, state.query))
+        direction = task.region.ascent(reply.gradient, state.query)
+        return task.region.project(torch.addcmul(state.query, direction, length))
 
     def step(self, state: PGDState, reply: Reply, task: Task) -> PGDState:
         new = self.step_to(state, reply, task)
         if self.restarts == 1:
-            stuck = torch.zeros_like(state.done)
-            if not self.decay:
-                stuck = _repeats(new, state)
-            return PGDState(new, state.query, stuck)
+            if self.decay or task.is_random:
+                return replace(state, query=new, previous=state.query)
+            total = _total(new)
+            return PGDState(new, state.query, total, state.total, _repeats(new, total, state))
         fresh = task.turn % (self.steps + 1) == 0
         if bool(fresh.any()):
             new = torch.where(per_row(fresh, new), task.region.sample(task.rng, task.index, task.turn), new)
         return replace(state, query=new, previous=state.query)
 
 
-def _repeats(new: Tensor, state: PGDState) -> Tensor:
+def _total(x: Tensor) -> Tensor:
+    """Weighted, as steps up and down by one length leave plain sums as they are."""
+    flat = x.flatten(1)
+    return flat @ torch.linspace(-1, 1, flat.shape[1], dtype=x.dtype, device=x.device)
+
+
+def _repeats(new: Tensor, total: Tensor, state: PGDState) -> Tensor:
     """Rows of ``new`` equal to the iterate before it or the one before that; only rows whose sums agree, which are
     few, are compared number by number."""
-    total, last, previous = (t.flatten(1).sum(1) for t in (new, state.query, state.previous))
-    stuck = (total == last) | (total == previous)
+    stuck = (total == state.total) | (total == state.previous_total)
     if bool(stuck.any()):
         alike = stuck.nonzero().squeeze(1)
         point = new[alike]
