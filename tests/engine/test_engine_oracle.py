@@ -8,7 +8,9 @@ from torch import nn
 
 from hardpoint.core.access import Access
 from hardpoint.core.errors import AccessDenied, NonFiniteOutput
+from hardpoint.core.rows import chunks
 from hardpoint.engine import Oracle, TwinPlan, build_twin
+from hardpoint.engine.batching import batch_size_for
 from hardpoint.models.torch import TorchModel
 from hardpoint.threats.goals import margin_over
 from small_models import Counted, Ledger, NaNs, mlp, rand, randn
@@ -37,7 +39,6 @@ def test_scores_hide_gradients_and_labels_hide_scores_even_of_open_models():
         assert reply.gradient is None
         with pytest.raises(AccessDenied):
             oracle.ask_gradient(X, lambda z: z.sum(1))
-        assert oracle.forward == 10
 
 
 def test_a_model_without_gradients_says_so():
@@ -48,13 +49,23 @@ def test_a_model_without_gradients_says_so():
 
 @pytest.mark.parametrize("samples", [1, 3])
 @pytest.mark.parametrize("chunk", [1, 4, 256])
-def test_passes_are_counted_as_an_independent_counter_does(samples, chunk):
+def test_batches_are_filled_up_to_few_sizes_and_nothing_else_changes(samples, chunk):
     oracle = oracle_of(Counted(mlp()), Access.GRADIENTS, samples=samples, chunk=chunk)
     Counted.reset()
-    oracle.ask(X)
-    oracle.ask_gradient(X[:7], lambda z: margin_over(z, torch.zeros(7, dtype=torch.int64)))
-    assert (oracle.forward, oracle.backward) == (Counted.forward_rows, Counted.backward_rows)
-    assert (oracle.forward, oracle.backward) == (17 * samples, 7 * samples)
+    alone = Oracle(build_twin(Ledger(mlp(), "scores"), TwinPlan()), Access.SCORES).ask(X)
+    joined = oracle.ask(X)
+    assert torch.allclose(joined.seen_scores(), alone.seen_scores(), atol=1e-6)
+    climb = oracle.ask_gradient(X[:7], lambda z: margin_over(z, torch.zeros(7, dtype=torch.int64)))
+    assert [len(t) for t in (climb.labels, climb.scores, climb.value, climb.gradient)] == [7] * 4
+    sent = sum(batch_size_for(len(part), chunk) for part in chunks(X, chunk))
+    assert Counted.forward_rows == samples * (sent + batch_size_for(7, chunk))
+    assert Counted.backward_rows == samples * batch_size_for(7, chunk)
+
+
+def test_black_boxes_are_never_asked_to_fill_up_a_batch():
+    model = Ledger(mlp(), "scores")
+    Oracle(build_twin(model, TwinPlan()), Access.SCORES, chunk=64).ask(X)
+    assert [len(part) for part in model.asked["scores"]] == [10]
 
 
 def test_gradients_are_the_objectives_and_leave_no_trace():

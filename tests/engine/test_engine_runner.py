@@ -108,7 +108,7 @@ def task_of(n: int) -> Task:
 
 def run(walk: Walk, n: int, capacity: int, **settings):
     plane = Plane()
-    oracle = Oracle(plane, walk.needs)
+    oracle = Oracle(plane, walk.needs, chunk=1)  # nothing to fill up
     return run_attack(walk, oracle, task_of(n), capacity=capacity, **settings), plane, oracle
 
 
@@ -121,14 +121,13 @@ def test_every_input_is_asked_exactly_what_it_needs(times, capacity, turns, whit
     fall, stop = tuple(t[0] for t in times), tuple(t[1] for t in times)
     n = len(times)
     walk = Walk(fall, stop, turns, Access.GRADIENTS if white_box else Access.SCORES)
-    found, plane, oracle = run(walk, n, capacity)
+    found, plane, _ = run(walk, n, capacity)
     life = torch.tensor([min(f + 1, s, turns) for f, s in times])  # replies until it falls, stops or ends
     falls = torch.tensor([f + 1 <= min(s, turns) for f, s in times])
     assert torch.equal(found.hit, falls)
     assert found.finished.all()
     assert torch.equal(found.forward, plane.count("asked", n))
     assert torch.equal(found.backward, plane.count("differentiated", n))
-    assert (oracle.forward, oracle.backward) == (int(found.forward.sum()), int(found.backward.sum()))
     standing = ~falls
     assert torch.equal(found.forward[standing], life[standing])
     assert (found.forward >= life).all()  # the fallen may ride along in a batch for a while
@@ -200,7 +199,7 @@ class Many:
 @given(st.integers(1, 20), st.integers(1, 25), st.integers(0, 40), st.sampled_from([1, 3]))
 def test_queries_in_bundles_obey_the_allowance(n, capacity, limit, samples):
     plane = Plane()
-    oracle = Oracle(plane, Access.SCORES, samples=samples)
+    oracle = Oracle(plane, Access.SCORES, samples=samples, chunk=1)
     allowance = torch.full((n,), limit)
     found = run_attack(Many(), oracle, task_of(n), capacity=capacity, allowance=allowance)
     counted = plane.count("asked", n)

@@ -12,6 +12,7 @@ from hardpoint.core.access import Access
 from hardpoint.core.errors import AccessDenied, NonFiniteOutput
 from hardpoint.core.rows import all_finite, chunks
 from hardpoint.engine.attack import Reply
+from hardpoint.engine.batching import padded
 
 Objective = Callable[[Tensor], Tensor]
 
@@ -49,8 +50,6 @@ class Oracle:
         self.access = access
         self.chunk = chunk
         self.samples = samples
-        self.forward = 0
-        self.backward = 0
 
     def ask(self, query: Tensor) -> Reply:
         """Labels, and scores where the threat shows them, for ``[m, ...]`` points."""
@@ -61,13 +60,13 @@ class Oracle:
         return Reply(labels, torch.cat([p.seen_scores() for p in parts]))
 
     def _answer(self, x: Tensor) -> Reply:
-        self.forward += len(x) * self.samples
+        n, x = len(x), self._sent(x)
         if self.access < Access.SCORES:
-            votes = [self.target.predict(x) for _ in range(self.samples)]
+            votes = [self.target.predict(x)[:n] for _ in range(self.samples)]
             return Reply(torch.stack(votes).mode(0).values)
-        scores = self.target.scores(x)
+        scores = self.target.scores(x)[:n]
         for _ in range(self.samples - 1):
-            scores = scores + self.target.scores(x)
+            scores = scores + self.target.scores(x)[:n]
         self._refuse_nan(scores)
         return Reply(scores.argmax(1), scores / self.samples)
 
@@ -84,20 +83,19 @@ class Oracle:
         raw = self.target.raw_scores
         if raw is None:
             raise AccessDenied("the model offers no gradients", 'use a threat with access="scores"')
-        self.forward += len(query) * self.samples
-        self.backward += len(query) * self.samples
+        n, query = len(query), self._sent(query)
         total: tuple[Tensor, Tensor, Tensor] | None = None
         for _ in range(self.samples):
             with torch.enable_grad():
                 x = query.detach().requires_grad_(True)
-                scores = raw(x)
+                scores = raw(x)[:n]
                 value = objective(scores)
                 gradient = (
                     torch.autograd.grad(value.sum(), x, allow_unused=True)[0] if value.requires_grad else None
                 )
             if gradient is None:
                 gradient = torch.zeros_like(query)
-            part = (scores.detach(), value.detach(), gradient)
+            part = (scores.detach(), value.detach(), gradient[:n])
             total = part if total is None else (total[0] + part[0], total[1] + part[1], total[2] + part[2])
         assert total is not None
         scores, value, gradient = (t / self.samples if self.samples > 1 else t for t in total)
@@ -106,6 +104,10 @@ class Oracle:
             finite = torch.isfinite(gradient).flatten(1).all(1)
             gradient = torch.where(finite.view(-1, *([1] * (gradient.dim() - 1))), gradient, 0.0)
         return Reply(scores.argmax(1), scores, value, gradient)
+
+    def _sent(self, x: Tensor) -> Tensor:
+        """What goes to the model: nobody pays for the questions that fill up a batch of a network of our own."""
+        return x if self.target.raw_scores is None else padded(x, self.chunk)
 
     @staticmethod
     def _refuse_nan(scores: Tensor) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from hardpoint.core.access import Access
 from hardpoint.core.rows import cat_rows, put_rows, take_rows
 from hardpoint.engine.attack import Attack, GradientAttack, Reply, Task
+from hardpoint.engine.batching import batch_size_for
 from hardpoint.engine.budget import Deadline
 from hardpoint.engine.oracle import Oracle
 
@@ -250,16 +251,18 @@ class _Run:
     def _make_room(
         self, state: Any, live: Task, rows: Tensor, dead: Tensor
     ) -> tuple[Any, Task, Tensor, Tensor]:
-        """Replace dead rows by waiting inputs; drop them once they are an eighth of the batch.
+        """Replace dead rows by waiting inputs; drop them once that makes the batch that is sent smaller.
 
-        Batches of few different sizes are faster, so fallen inputs ride along for a while and what that costs is
-        charged to them. Inputs that may meet further attacks do not: what they have spent must not depend on
-        their batch mates. Nor do inputs whose budget is spent. Bundles of queries are never sent for dead rows.
+        Fallen inputs ride along until then, and what that costs is charged to them. Inputs that may meet further
+        attacks do not: what they have spent must not depend on their batch mates. Nor do inputs whose budget is
+        spent. Bundles of queries are never sent for dead rows.
         """
         gone = dead.nonzero().squeeze(1)
         riding = self.hit[rows] & ~self._cut_short(live, rows) if self.limited else self.hit[rows]
         must = bool((dead & ~riding).any())
-        if len(self.waiting) and (must or len(gone) * 8 >= len(rows) or len(gone) >= 16):
+        sent = batch_size_for(len(rows), self.capacity)
+        shrinks = batch_size_for(len(rows) - len(gone), self.capacity) < sent
+        if len(self.waiting) and (must or shrinks or len(gone) >= 16):
             fresh = self._admit(len(gone))
             new_live = take_rows(self.task, fresh)
             new_state = self.attack.start(new_live)
@@ -273,7 +276,7 @@ class _Run:
             live = cat_rows(take_rows(live, keep), new_live)
             rows = torch.cat([rows[keep], fresh])
             return state, live, rows, torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        if not must and len(gone) * 8 < len(rows):
+        if not must and not shrinks:
             return state, live, rows, dead
         keep = (~dead).nonzero().squeeze(1)
         return take_rows(state, keep), take_rows(live, keep), rows[keep], dead[keep]

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from hardpoint.core.rows import chunks
+from hardpoint.engine.batching import padded
 from hardpoint.engine.guard import full_precision
 from hardpoint.evidence.rate import Rate
-from hardpoint.models.base import Model
+from hardpoint.models.base import Differentiable, Model
 from hardpoint.threats.goals import Goal
 from hardpoint.threats.perturbation import Region
 
@@ -58,7 +59,7 @@ def verify(
     inside = region.contains(adversarial)
     if is_random:
         return _verify_random(model, inside, adversarial, y, goal, chunk)
-    prediction = torch.cat([model.predict(part) for part in chunks(adversarial, chunk)])
+    prediction = torch.cat([_labels(model, part, chunk) for part in chunks(adversarial, chunk)])
     stands = inside & goal.reached(prediction, y)
     passes = len(adversarial)
     for row in stands.nonzero().squeeze(1).tolist():
@@ -67,6 +68,10 @@ def verify(
         prediction[row] = alone[0]
         stands[row] = bool(goal.reached(alone, y[row : row + 1])[0])
     return Verified(stands, prediction, passes)
+
+
+def _labels(model: Model, x: Tensor, chunk: int) -> Tensor:
+    return model.predict(padded(x, chunk) if isinstance(model, Differentiable) else x)[: len(x)]
 
 
 def _verify_random(
@@ -80,7 +85,7 @@ def _verify_random(
             break
         points = adversarial[rows]
         answers = torch.stack(
-            [torch.cat([model.predict(part) for part in chunks(points, chunk)]) for _ in range(count)]
+            [torch.cat([_labels(model, part, chunk) for part in chunks(points, chunk)]) for _ in range(count)]
         )
         passes += count * len(rows)
         wins = goal.reached(answers, y[rows].expand_as(answers)).sum(0)

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from hardpoint.core.box import Box
 from hardpoint.core.rng import Rng
+from hardpoint.core.rows import chunks
 from hardpoint.threats.norms import checked_radius, describe_norm, finite_or, offsets64, radius_text
+
+_ROWS_AT_ONCE = 64  # the ends are computed in float64: for all rows together that would be most of the memory
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,12 @@ class Linf:
         return f"linf-{radius_text(self.eps).replace('/', 'of')}"
 
     def around(self, x: Tensor, box: Box) -> LinfRegion:
-        low, high = box.bounds_like(x)
+        low, high = (side.expand_as(x[:1]) for side in box.bounds_like(x))
+        parts = [self._ends(part, low, high) for part in chunks(x, _ROWS_AT_ONCE)]
+        low, high = (torch.cat(side) for side in zip(*parts, strict=True)) if parts else (x, x)
+        return LinfRegion(x, low, high, self.eps)
+
+    def _ends(self, x: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         # The exact ends x ± eps are seldom floats; take the nearest floats whose measured distance is allowed.
         exact = x.double()
         ball_low, ball_high = (exact - self.eps).to(x.dtype), (exact + self.eps).to(x.dtype)
@@ -74,7 +82,7 @@ class Linf:
         ball_high = torch.where(
             ball_high.double() - exact > self.eps, torch.nextafter(ball_high, x), ball_high
         )
-        return LinfRegion(x, torch.maximum(ball_low, low), torch.minimum(ball_high, high), self.eps)
+        return torch.maximum(ball_low, low), torch.minimum(ball_high, high)
 
     def scaled(self, factor: float) -> Linf:
         return Linf(self.eps * factor)
