@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from hardpoint.core.errors import (
     RunError,
     ThreatError,
 )
-from hardpoint.engine import Budget, Deadline, InProcess, LocalProcesses, executor_of
+from hardpoint.engine import Budget, Deadline, InProcess, LocalProcesses, RayCluster, executor_of
 from hardpoint.engine.clean import answers_vary, clean_answers, first_answer
 from hardpoint.engine.guard import (
     frozen_parameters,
@@ -163,28 +164,52 @@ def die(session: int, piece: int) -> int:
     os._exit(9)
 
 
+def die_once(session: str, piece: int) -> int:
+    """The first worker to come to piece 3 dies at it."""
+    if piece == 3 and not Path(session).exists():
+        Path(session).touch()
+        os._exit(9)
+    return -piece
+
+
+def done(executor, work, session, pieces):
+    with executor.open(work, session) as pool:
+        return list(pool.run(pieces))
+
+
 def test_every_piece_is_done_once_wherever_it_runs():
     for executor in (InProcess(), LocalProcesses(2)):
-        results = dict(executor.run(square, 7, range(5)))
+        results = dict(done(executor, square, 7, range(5)))
         assert {piece: r[:2] for piece, r in results.items()} == {i: (7, i * i) for i in range(5)}
         assert (os.getpid() in {r[2] for r in results.values()}) == isinstance(executor, InProcess)
-    assert list(LocalProcesses(2).run(square, 7, [])) == []
+    assert done(LocalProcesses(2), square, 7, []) == []
+
+
+def test_the_same_processes_serve_one_list_of_pieces_after_the_other():
+    with LocalProcesses(2).open(square, 7) as pool:
+        first, second = dict(pool.run(range(6))), dict(pool.run(range(6, 12)))
+    assert len({r[2] for r in (*first.values(), *second.values())}) <= 2
 
 
 def test_errors_in_workers_arrive_whole():
     with pytest.raises(RunError, match="piece 0 is broken; mend it"):
-        list(LocalProcesses(1).run(fail, 0, [0]))
+        done(LocalProcesses(1), fail, 0, [0])
 
 
-def test_a_dead_worker_is_reported():
-    with pytest.raises(RunError, match="worker process died"):
-        list(LocalProcesses(1).run(die, 0, [0]))
+def test_a_worker_that_dies_loses_nothing(tmp_path):
+    results = done(LocalProcesses(2), die_once, str(tmp_path / "died"), range(8))
+    assert sorted(results) == [(i, -i) for i in range(8)]
+
+
+def test_workers_that_keep_dying_are_reported():
+    with pytest.raises(RunError, match="keep dying"):
+        done(LocalProcesses(1), die, 0, [0])
 
 
 def test_what_cannot_be_sent_is_reported_with_the_cure():
     for session in (lambda: None, open(os.devnull)):  # noqa: SIM115, PTH123
         with pytest.raises(RunError, match="pkg.mod:factory"):
-            list(LocalProcesses(1).run(square, session, [0]))
+            done(LocalProcesses(1), square, session, [0])
 
 
 def test_numbers_of_workers():
@@ -193,6 +218,8 @@ def test_numbers_of_workers():
     assert executor_of(LocalProcesses(2)) == LocalProcesses(2)
     with pytest.raises(RunError, match="1 or more"):
         executor_of(0)
+    with pytest.raises(RunError, match="1 or more"):
+        RayCluster(0)
 
 
 # --- budgets --------------------------------------------------------------------------------------------------

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from pathlib import Path
 
 import pytest
 import torch
 
 import hardpoint as hp
 from hardpoint.cli.demo.digits import digits_split, trained_digits_network
+from hardpoint.core.errors import RunError
 from hardpoint.engine import RayCluster
 
 
@@ -34,3 +37,23 @@ def test_ray_cluster_matches_this_process() -> None:
     there = hp.assess(model, x, y, threat=hp.Linf(0.2), progress=False, batch_size=16, workers=RayCluster(2))
     assert torch.equal(here.broken, there.broken)
     assert torch.allclose(here.adversarial, there.adversarial, atol=1e-9)
+
+
+def test_a_lost_actor_loses_nothing_and_errors_arrive_whole(tmp_path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    if not loopback_works():
+        pytest.skip("Ray needs the loopback network, which is not available")
+    marker = tmp_path / "died"
+
+    def work(session: str, piece: int) -> int:
+        if piece == 3 and not Path(session).exists():
+            Path(session).touch()
+            os._exit(9)
+        if piece == 9:
+            raise RunError("piece 9 is broken", "mend it")
+        return -piece
+
+    with RayCluster(2).open(work, str(marker)) as pool:
+        assert sorted(pool.run(range(6))) == [(i, -i) for i in range(6)]
+        with pytest.raises(RunError, match="piece 9 is broken; mend it"):
+            list(pool.run([9]))

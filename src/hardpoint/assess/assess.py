@@ -17,7 +17,7 @@ from hardpoint.assess.result import Result
 from hardpoint.assess.run import Run, remembered_twin
 from hardpoint.data import Dataset, MemoryDataset
 from hardpoint.engine.budget import Budget
-from hardpoint.engine.executor import Executor, executor_of
+from hardpoint.engine.executors import Executor, executor_of
 from hardpoint.engine.guard import preserved_random_state
 from hardpoint.evidence.finding import Finding
 from hardpoint.evidence.store import RunFolder

@@ -21,7 +21,7 @@ from hardpoint.assess.work import Arrays, Piece, Table, do_piece
 from hardpoint.core.errors import RunError
 from hardpoint.data import MemoryDataset
 from hardpoint.engine.attack import Attack
-from hardpoint.engine.executor import Executor
+from hardpoint.engine.executors import Executor, Pool
 from hardpoint.engine.twin import TwinPlan
 from hardpoint.evidence.assessment import StageRecord
 from hardpoint.evidence.store import AssessmentFolder, RunFolder
@@ -90,7 +90,8 @@ class Run:
     def complete(self, gate: float | None, began: float, inputs: Tensor | None) -> Result:
         """Do what is left to do and write the record."""
         try:
-            stages = self._stages()
+            with self.executor.open(do_piece, self.session) as pool:
+                stages = self._stages(pool)
             strength = Strength((), (), ())
             if not self.out_of_time:
                 self.display.begin("checking the attack's strength", 1)
@@ -124,27 +125,27 @@ class Run:
         held = InMemory(tuple(self.examples))
         return held if self.folder is None else Joined((InFolder(self.folder), held))
 
-    def _stages(self) -> tuple[StageRecord, ...]:
+    def _stages(self, pool: Pool) -> tuple[StageRecord, ...]:
         n = len(self.session.data)
         unit = 4 * self.session.target.capacity
         everyone = np.arange(n)
         pieces = [Piece(-1, i, everyone[at : at + unit]) for i, at in enumerate(range(0, n, unit))]
         first = True
-        for _, found in self._do("clean pass", pieces):
+        for _, found in self._do(pool, "clean pass", pieces):
             if first:
                 self.table.ranked = np.zeros((n, found["ranked"].shape[1]), dtype=np.int64)
                 first = False
             self.table.add_clean(found)
         done = []
         for stage, attack in enumerate(self.session.stages):
-            done.append(self._stage(stage, attack, unit))
+            done.append(self._stage(pool, stage, attack, unit))
             if self.out_of_time:
                 break
         if len(done) < len(self.session.stages) or self.prepared.short_of_queries:
             self.table.cut_short[self.table.standing()] = True
         return tuple(done)
 
-    def _stage(self, stage: int, attack: Attack, unit: int) -> StageRecord:
+    def _stage(self, pool: Pool, stage: int, attack: Attack, unit: int) -> StageRecord:
         table = self.table
         standing = table.standing()
         pieces = []
@@ -155,7 +156,7 @@ class Run:
             )
         began, before = time.monotonic(), (table.forward.sum(), table.backward.sum())
         broken = 0
-        for _, found in self._do(attack.name, pieces):
+        for _, found in self._do(pool, attack.name, pieces):
             table.add_attack(stage, found)
             broken += int(found["broken"].sum())
             if len(found.get("adversarial", ())):
@@ -166,7 +167,7 @@ class Run:
             attack.name, len(standing), broken, forward, backward, queries, time.monotonic() - began
         )
 
-    def _do(self, what: str, pieces: list[Piece]) -> Iterator[tuple[Piece, Arrays]]:
+    def _do(self, pool: Pool, what: str, pieces: list[Piece]) -> Iterator[tuple[Piece, Arrays]]:
         """Results of all pieces: those in the run folder first, then those still to do, kept as they come.
 
         Results are handed on in order, whatever order workers finish in, so that sums are the same every time.
@@ -180,7 +181,7 @@ class Run:
         for piece in pieces:
             if piece.name in known:
                 self.display.advance(len(piece.positions))
-        for piece, found in self.executor.run(do_piece, self.session, to_do):
+        for piece, found in pool.run(to_do):
             late = bool(found.get("late", False))
             self.out_of_time |= late
             if self.folder is not None and not late:

@@ -2,7 +2,7 @@
 
 from hardpoint.engine.attack import Attack, Reply, State, Task
 from hardpoint.engine.budget import Budget, Deadline
-from hardpoint.engine.executor import Executor, InProcess, LocalProcesses, RayCluster, executor_of
+from hardpoint.engine.executors import Executor, InProcess, LocalProcesses, RayCluster, executor_of
 from hardpoint.engine.oracle import Oracle
 from hardpoint.engine.runner import Found, run_attack
 from hardpoint.engine.twin import TwinPlan, build_twin, choose_twin
