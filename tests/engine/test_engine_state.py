@@ -100,12 +100,12 @@ def test_layers_whose_mode_matters_are_named(layer, named):
 
 def test_clean_answers_are_the_models():
     net, x = mlp(), rand(30, 8)
-    labels, ranked = clean_answers(TorchModel(net), Access.SCORES, x, torch.arange(30), chunk=7)
+    labels, ranked, _ = clean_answers(TorchModel(net), Access.SCORES, x, torch.arange(30), chunk=7)
     scores = net(x)
     assert torch.equal(labels, scores.argmax(1))
     assert torch.equal(ranked, scores.argsort(dim=1, descending=True))
     model = Ledger(net, "labels")
-    labels, ranked = clean_answers(model, Access.LABELS, x, torch.arange(30), chunk=7)
+    labels, ranked, _ = clean_answers(model, Access.LABELS, x, torch.arange(30), chunk=7)
     assert torch.equal(labels, scores.argmax(1))
     assert ranked.shape == (30, 0)
     assert model.rows == 30
@@ -119,7 +119,7 @@ def test_the_clean_answer_of_a_random_model_is_its_usual_one():
         assert answers_vary(model, Access.LABELS, torch.zeros(64, 2))
         once = model.predict(torch.zeros(300, 2))
         for access in (Access.LABELS, Access.SCORES):
-            labels, _ = clean_answers(model, access, torch.zeros(300, 2), torch.arange(300), is_random=True)
+            labels, *_ = clean_answers(model, access, torch.zeros(300, 2), torch.arange(300), is_random=True)
             assert (labels == 1).all()
     assert 20 < int((once == 0).sum()) < 90
     assert not answers_vary(TorchModel(mlp()), Access.SCORES, rand(5, 8))

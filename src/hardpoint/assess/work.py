@@ -88,7 +88,7 @@ def do_piece(session: Session, piece: Piece) -> Arrays:
 def _clean(session: Session, piece: Piece) -> Arrays:
     x, y = session.rows(piece.positions)
     target = session.target
-    prediction, ranked = clean_answers(
+    prediction, ranked, scores = clean_answers(
         target.model,
         session.threat.access,
         x,
@@ -96,9 +96,11 @@ def _clean(session: Session, piece: Piece) -> Arrays:
         chunk=target.capacity,
         is_random=target.is_random,
     )
+    margin = torch.full(y.shape, -torch.inf) if scores is None else session.threat.goal.margin(scores, y)
     return {
         "positions": piece.positions,
         "label": y.cpu().numpy(),
+        "margin": margin.double().cpu().numpy(),
         "prediction": prediction.cpu().numpy(),
         "ranked": ranked.cpu().numpy(),
         "wanted": session.threat.goal.attackable(y).cpu().numpy(),
@@ -133,6 +135,7 @@ def _attack(session: Session, piece: Piece) -> Arrays:
         "forward": result.forward.cpu().numpy(),
         "backward": result.backward.cpu().numpy(),
         "finished": result.finished.cpu().numpy(),
+        "closest": result.closest.cpu().numpy(),
         "adversarial": result.adversarial.cpu()[broken].numpy(),
         "checks": np.array([result.claimed, result.rejected, result.verification]),
         "seconds": np.array(time.perf_counter() - began),
@@ -153,6 +156,8 @@ class Table:
         self.distance = np.full(n, np.nan)
         self.forward = np.zeros(n, dtype=np.int64)
         self.backward = np.zeros(n, dtype=np.int64)
+        self.margin = np.full(n, -np.inf)
+        self.closest = np.full(n, -np.inf)
         self.cut_short = np.zeros(n, dtype=bool)
         self.wanted = np.ones(n, dtype=bool)
         self.valid = np.ones(n, dtype=bool)
@@ -168,6 +173,7 @@ class Table:
         )
         if found["ranked"].shape[1]:
             self.ranked[at] = found["ranked"]
+        self.margin[at] = found["margin"]
         self.wanted[at], self.valid[at] = found["wanted"], found["valid"]
         wrong = found["prediction"] != found["label"]
         self.status[at] = np.where(wrong, Status.CLEAN_ERROR, Status.STANDING)
@@ -182,6 +188,7 @@ class Table:
         self.status[fell], self.stage[fell] = Status.BROKEN, stage
         self.final[fell] = found["prediction"][broken]
         self.distance[fell] = found["distance"][broken]
+        self.closest[at] = np.maximum(self.closest[at], found["closest"])
         self.cut_short[at] |= ~found["finished"] & ~broken
         self.checks += found["checks"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,20 @@ from hardpoint.core.rows import chunks
 from hardpoint.engine.guard import full_precision
 from hardpoint.engine.verify import RANDOM_PASSES
 from hardpoint.models.base import Model
+
+
+class CleanAnswers(NamedTuple):
+    """What a model answers to the originals.
+
+    Attributes:
+        labels: int64 ``[n]``.
+        ranked: int64 ``[n, r]``, classes by falling score; ``r`` is 0 where only labels may be seen.
+        scores: ``[n, K]``, or None where only labels may be seen.
+    """
+
+    labels: Tensor
+    ranked: Tensor
+    scores: Tensor | None
 
 
 def first_answer(ask: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -50,8 +65,8 @@ def checked_scores(scores: Tensor, n: int) -> Tensor:
 @full_precision()
 def clean_answers(
     model: Model, access: Access, x: Tensor, index: Tensor, *, chunk: int = 256, is_random: bool = False
-) -> tuple[Tensor, Tensor]:
-    """The labels the model gives, int64 ``[n]``, and the classes of each input by falling score.
+) -> CleanAnswers:
+    """The labels the model gives, the classes of each input by falling score, and the scores.
 
     The answer of a random model is the one it gives most often in 32 passes: one pass decides nothing.
 
@@ -67,7 +82,7 @@ def clean_answers(
         NonFiniteOutput: naming the first input whose scores are not finite.
         BadModelOutput: when there is not one row of scores per input.
     """
-    labels, ranked = [], []
+    labels, ranked, seen = [], [], []
     for part, at in zip(chunks(x, chunk), chunks(index, chunk), strict=True):
         passes = RANDOM_PASSES if is_random else 1
         if access < Access.SCORES:
@@ -82,9 +97,10 @@ def clean_answers(
                     "find the layer that overflows; hardpoint doctor names it",
                 )
             votes = scores.argmax(2)
-            ranked.append(ranked_classes(scores.mean(0)))
+            seen.append(scores.mean(0))
+            ranked.append(ranked_classes(seen[-1]))
         labels.append(votes.mode(0).values)
-    return torch.cat(labels), torch.cat(ranked)
+    return CleanAnswers(torch.cat(labels), torch.cat(ranked), torch.cat(seen) if seen else None)
 
 
 def ranked_classes(scores: Tensor, limit: int = 10) -> Tensor:

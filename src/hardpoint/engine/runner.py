@@ -30,6 +30,8 @@ class Found:
         distance: float64 ``[n]``, its distance, infinite where none was found.
         forward, backward: int64 ``[n]``, passes spent.
         finished: bool ``[n]``, False where a budget or deadline cut the attack short.
+        closest: float64 ``[n]``, the largest margin of the goal at any point that was asked about alone and whose
+            scores were seen; ``-inf`` without such a point.
     """
 
     hit: Tensor
@@ -38,6 +40,7 @@ class Found:
     forward: Tensor
     backward: Tensor
     finished: Tensor
+    closest: Tensor
 
 
 def run_attack(
@@ -101,6 +104,7 @@ class _Run:
         self.forward = torch.zeros(n, dtype=torch.int64, device=device)
         self.backward = torch.zeros(n, dtype=torch.int64, device=device)
         self.finished = torch.zeros(n, dtype=torch.bool, device=device)
+        self.closest = torch.full((n,), -torch.inf, dtype=torch.float64, device=device)
         self.limited = allowance is not None
         self.allowance = allowance if allowance is not None else torch.full_like(self.forward, 2**62)
         everyone = torch.arange(n, device=device)
@@ -125,7 +129,15 @@ class _Run:
             if bool(gone.any()):
                 self._retire(rows[over & ~dead])
                 state, live, rows, dead = self._make_room(state, live, rows, gone)
-        return Found(self.hit, self.adversarial, self.distance, self.forward, self.backward, self.finished)
+        return Found(
+            self.hit,
+            self.adversarial,
+            self.distance,
+            self.forward,
+            self.backward,
+            self.finished,
+            self.closest,
+        )
 
     def _begin(self) -> tuple[Any, Task, Tensor, Tensor]:
         """A fresh batch of waiting inputs."""
@@ -200,6 +212,9 @@ class _Run:
     ) -> None:
         """Keep, for each input, the nearest allowed point that reaches the goal."""
         if asked is None:
+            if reply.scores is not None:
+                margin = live.goal.margin(reply.scores, live.y).double()
+                self.closest.scatter_reduce_(0, rows, margin, "amax")
             reached = live.goal.reached(reply.labels, live.y)
             if not bool(reached.any()):
                 return

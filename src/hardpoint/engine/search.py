@@ -63,6 +63,7 @@ class Searched:
     forward: Tensor
     backward: Tensor
     finished: Tensor
+    closest: Tensor
     claimed: int
     rejected: int
     verification: int
@@ -158,6 +159,7 @@ def search(
         forward=forward,
         backward=backward,
         finished=finished,
+        closest=found.closest,
         claimed=int(claimed.sum()),
         rejected=int((claimed & ~broken).sum()),
         verification=checked,
