@@ -1,12 +1,26 @@
-"""Which attacks run, in which order. Each stage meets only the inputs that still stand."""
+"""Which attacks run, in which order. Each stage meets only the inputs that still stand.
+
+In ``fast`` mode the dear stages meet only the inputs that came close. How close is the share of the clean lead that
+is left: the margin of the nearest miss over the margin of the clean input, both negative while the answer is right.
+It is free, does not depend on the scale or shift of the scores or on other inputs, and tells well what a longer search
+will still break (docs/cascade.md has the experiment). A twentieth of the inputs, drawn by the seed, go through every
+stage however far they are: they show what the rule costs, and whether it can be trusted on this model.
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from enum import Enum
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from hardpoint.attacks import APGD, PGD, HopSkipJump, MultiTargeted, Square, TableSearch
 from hardpoint.core.access import Access
 from hardpoint.core.errors import ConfigError
+from hardpoint.core.rng import Rng
 from hardpoint.engine.attack import Attack
 from hardpoint.threats.features import FeatureEdits
 from hardpoint.threats.threat import Threat
@@ -33,12 +47,36 @@ class Mode(Enum):
             raise ConfigError(f"mode {value!r} is unknown", "use fast, standard or thorough") from None
 
 
+QUOTA = 0.05
+"""The share of inputs that go through every stage, however far from falling."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One attack of a cascade, for standing inputs with at most the share ``left`` of their clean lead left.
+
+    ``sampled`` says whether the quota meets it too.
+    """
+
+    attack: Attack
+    left: float = math.inf
+    sampled: bool = True
+
+    def beyond(self, lead_left: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which inputs stand too far from falling for this stage; one whose lead is not known does not."""
+        return np.asarray(lead_left > self.left)
+
+
+def quota(positions: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
+    """Which inputs go through every stage: drawn for each input alone."""
+    drawn = Rng(seed).fork("quota").uniform(torch.from_numpy(positions), (1,), dtype=torch.float64)
+    return np.asarray(drawn[:, 0].numpy() < QUOTA)
+
+
 _QUERIES = {Mode.FAST: 1000, Mode.STANDARD: 5000, Mode.THOROUGH: 20_000}
 
 
-def cascade(
-    threat: Threat, mode: Mode, classes: int | None, queries: int | None = None
-) -> tuple[Attack, ...]:
+def cascade(threat: Threat, mode: Mode, classes: int | None, queries: int | None = None) -> tuple[Stage, ...]:
     """The stages for a threat.
 
     Args:
@@ -48,28 +86,28 @@ def cascade(
         queries: a further limit on queries per input.
 
     >>> from hardpoint.threats import Linf
-    >>> [a.name for a in cascade(Threat(Linf(0.1)), Mode.FAST, classes=10)]
-    ['PGD-margin 10', 'APGD-ce 30', 'MultiTargeted 9×5 + 3×25']
+    >>> for stage in cascade(Threat(Linf(0.1)), Mode.FAST, classes=10):
+    ...     print(stage.left, stage.attack.name)
+    inf PGD-margin 10
+    inf APGD-ce 30
+    0.5 MultiTargeted 9×5 + 3×25
+    0.25 MultiTargeted 9×10 + 4×100
+    0.1 Square 2000
     """
     queries = min(threat.queries or _QUERIES[mode], queries or _QUERIES[Mode.THOROUGH])
     if isinstance(threat.perturbation, FeatureEdits) and threat.access < Access.GRADIENTS:
-        return (TableSearch(queries=queries, needs=threat.access),)
+        return (Stage(TableSearch(queries=queries, needs=threat.access)),)
     if threat.access is Access.SCORES:
-        return (Square(queries=queries),)
+        return (Stage(Square(queries=queries)),)
     if threat.access is Access.LABELS:
-        return (HopSkipJump(queries=queries),)
+        return (Stage(HopSkipJump(queries=queries)),)
     return _white_box(mode, max(1, (classes or 10) - 1), isinstance(threat.perturbation, FeatureEdits))
 
 
-def _white_box(mode: Mode, wrong_classes: int, table: bool) -> tuple[Attack, ...]:
+def _white_box(mode: Mode, wrong_classes: int, table: bool) -> tuple[Stage, ...]:
     targets = min(9, wrong_classes)
-    fast: tuple[Attack, ...] = (PGD(steps=10, loss="margin", decay=True), APGD(loss="ce", steps=30))
-    if targets > 1:
-        fast += (MultiTargeted(targets=targets, probe_steps=5, top=min(3, targets), steps=25),)
-    else:
-        fast += (APGD(loss="margin", steps=75),)
     if mode is Mode.FAST:
-        return fast
+        return _fast(targets, table)
     black_box: Attack = TableSearch(queries=5000) if table else Square(queries=5000, rescale=False)
     standard: tuple[Attack, ...] = (
         APGD(loss="ce", steps=100),
@@ -77,6 +115,32 @@ def _white_box(mode: Mode, wrong_classes: int, table: bool) -> tuple[Attack, ...
         black_box,
     )
     if mode is Mode.STANDARD:
-        return standard
+        return tuple(Stage(attack) for attack in standard)
     extra: tuple[Attack, ...] = (PGD(steps=200, loss="margin", restarts=3), APGD(loss="margin", steps=200))
-    return (*fast, *standard, *extra, *(() if table else (HopSkipJump(queries=2000),)))
+    last: tuple[Attack, ...] = () if table else (HopSkipJump(queries=2000),)
+    first = tuple(stage.attack for stage in _fast(targets, table))
+    return tuple(Stage(attack) for attack in (*first, *standard, *extra, *last))
+
+
+def wider(threat: Threat, mode: Mode, classes: int | None) -> tuple[Stage, ...]:
+    """What runs on top of ``fast`` where the checks say that gradients mislead: the stages of ``standard``."""
+    if mode is not Mode.FAST or threat.access is not Access.GRADIENTS:
+        return ()
+    return cascade(threat, Mode.STANDARD, classes)
+
+
+def _fast(targets: int, table: bool) -> tuple[Stage, ...]:
+    """Orders, lengths and limits come from the experiment in docs/cascade.md."""
+    probes: tuple[Attack, Attack] = (APGD(loss="margin", steps=75), APGD(loss="margin", steps=400))
+    if targets > 1:
+        probes = (
+            MultiTargeted(targets=targets, probe_steps=5, top=min(3, targets), steps=25),
+            MultiTargeted(targets=targets, probe_steps=10, top=min(4, targets), steps=100),
+        )
+    return (
+        Stage(PGD(steps=10, loss="margin", decay=True)),
+        Stage(APGD(loss="ce", steps=30)),
+        Stage(probes[0], left=0.5),
+        Stage(probes[1], left=0.25),
+        Stage(TableSearch(queries=2000) if table else Square(queries=2000), left=0.1, sampled=False),
+    )

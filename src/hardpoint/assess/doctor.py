@@ -51,6 +51,11 @@ class Diagnosis:
     classes: int | None
     is_random: bool = False
 
+    @property
+    def misleading(self) -> tuple[str, ...]:
+        """Ids of findings that say gradients cannot be trusted."""
+        return tuple(f.id for f in self.findings if f.id in _MISLEADING)
+
     def raise_if_unusable(self) -> None:
         """Raise the error for the first finding that makes every number meaningless."""
         for found in self.findings:
@@ -58,6 +63,7 @@ class Diagnosis:
                 raise _FATAL[found.id](found.message, found.cure)
 
 
+_MISLEADING = {"HP107", "HP108", "HP110"}
 _FATAL: dict[str, type[HardpointError]] = {
     "HP101": ModelInTrainingMode,
     "HP102": NonFiniteOutput,

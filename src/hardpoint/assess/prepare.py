@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hardpoint import __version__
-from hardpoint.assess.cascade import Mode, cascade
+from hardpoint.assess.cascade import Mode, cascade, wider
 from hardpoint.assess.doctor import Diagnosis, diagnose
 from hardpoint.assess.strength import PILOT, spread
 from hardpoint.assess.work import Session
@@ -74,7 +74,7 @@ class Prepared:
         if self.budget.queries is None or not self.black_box:
             return False
         in_full = cascade(self.session.threat, self.mode, None)
-        return self.budget.queries < max(getattr(attack, "queries", 0) for attack in in_full)
+        return self.budget.queries < max(getattr(stage.attack, "queries", 0) for stage in in_full)
 
     def plan(self) -> dict[str, Any]:
         """What identifies the work: everything that can change a bit of the result."""
@@ -86,7 +86,7 @@ class Prepared:
             "data": session.data.describe(),
             "threat": session.threat.describe(),
             "mode": self.mode.value,
-            "stages": [repr(attack) for attack in session.stages],
+            "stages": [repr(stage) for stage in session.every_stage],
             "seed": session.seed,
             "passes": self.budget.passes,
             "queries": self.budget.queries,
@@ -132,7 +132,8 @@ def prepare(
         checked_capacity(batch_size, sample),
         diagnosis.is_random,
     )
-    session = Session(target, data, threat, stages, seed, sample.device, deadline)
+    wide = wider(threat, mode, diagnosis.classes)
+    session = Session(target, data, threat, stages, wide, seed, sample.device, deadline)
     findings = (
         *_access_findings(threat, Threat.of(wanted), model),
         *_schema_findings(threat, sample),

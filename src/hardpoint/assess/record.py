@@ -41,7 +41,9 @@ def make_record(
     standing = int((~outcomes.broken).sum())
     cut = int((outcomes.status == Status.UNFINISHED).sum())
     budget_spent = out_of_time or (cut > 0 and (not prepared.black_box or prepared.short_of_queries))
-    queries = prepared.query_limit or max([getattr(a, "queries", 1) for a in session.stages], default=1)
+    queries = prepared.query_limit or max(
+        [getattr(s.attack, "queries", 1) for s in session.stages], default=1
+    )
     curve = query_curve(session, table, queries) if prepared.black_box else ()
     found = [*prepared.diagnosis.findings, *prepared.findings, *strength.findings]
     if budget_spent:

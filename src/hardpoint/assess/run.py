@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hardpoint.assess.cascade import quota
 from hardpoint.assess.prepare import Prepared
 from hardpoint.assess.progress import Progress
 from hardpoint.assess.record import make_record
@@ -20,10 +21,9 @@ from hardpoint.assess.strength import Strength, measure_strength
 from hardpoint.assess.work import Arrays, Piece, Table, do_piece
 from hardpoint.core.errors import RunError
 from hardpoint.data import MemoryDataset
-from hardpoint.engine.attack import Attack
 from hardpoint.engine.executors import Executor, Pool
 from hardpoint.engine.twin import TwinPlan
-from hardpoint.evidence.assessment import StageRecord
+from hardpoint.evidence.assessment import StageRecord, Status
 from hardpoint.evidence.store import AssessmentFolder, RunFolder
 
 
@@ -91,12 +91,14 @@ class Run:
         """Do what is left to do and write the record."""
         try:
             with self.executor.open(do_piece, self.session) as pool:
-                stages = self._stages(pool)
-            strength = Strength((), (), ())
-            if not self.out_of_time:
-                self.display.begin("checking the attack's strength", 1)
-                strength = measure_strength(self.session, self.table, stages)
-                self.display.end("done")
+                self._clean(pool)
+                stages = self._stages(pool, range(len(self.session.stages)))
+                strength = self._strength(stages)
+                reasons = (*self.prepared.diagnosis.misleading, *strength.misleading)
+                if reasons and self.session.wider and not self.out_of_time:
+                    start, end = len(self.session.stages), len(self.session.every_stage)
+                    stages += self._stages(pool, range(start, end))
+                    strength = self._strength(stages).after(strength, reasons, stages[start:])
         except BaseException as error:
             if self.run is not None and self.run.exists:
                 interrupted = isinstance(error, KeyboardInterrupt)
@@ -125,9 +127,16 @@ class Run:
         held = InMemory(tuple(self.examples))
         return held if self.folder is None else Joined((InFolder(self.folder), held))
 
-    def _stages(self, pool: Pool) -> tuple[StageRecord, ...]:
-        n = len(self.session.data)
-        unit = 4 * self.session.target.capacity
+    def _strength(self, stages: tuple[StageRecord, ...]) -> Strength:
+        if self.out_of_time:
+            return Strength((), (), ())
+        self.display.begin("checking the attack's strength", 1)
+        strength = measure_strength(self.session, self.table, stages)
+        self.display.end("done")
+        return strength
+
+    def _clean(self, pool: Pool) -> None:
+        n, unit = len(self.session.data), self._unit
         everyone = np.arange(n)
         pieces = [Piece(-1, i, everyone[at : at + unit]) for i, at in enumerate(range(0, n, unit))]
         first = True
@@ -136,35 +145,53 @@ class Run:
                 self.table.ranked = np.zeros((n, found["ranked"].shape[1]), dtype=np.int64)
                 first = False
             self.table.add_clean(found)
+
+    def _stages(self, pool: Pool, numbers: range) -> tuple[StageRecord, ...]:
         done = []
-        for stage, attack in enumerate(self.session.stages):
-            done.append(self._stage(pool, stage, attack, unit))
+        for stage in numbers:
+            done.append(self._stage(pool, stage))
             if self.out_of_time:
                 break
-        if len(done) < len(self.session.stages) or self.prepared.short_of_queries:
+        if len(done) < len(numbers) or self.prepared.short_of_queries:
             self.table.cut_short[self.table.standing()] = True
         return tuple(done)
 
-    def _stage(self, pool: Pool, stage: int, attack: Attack, unit: int) -> StageRecord:
-        table = self.table
-        standing = table.standing()
+    @property
+    def _unit(self) -> int:
+        """Inputs in a piece."""
+        return 4 * self.session.target.capacity
+
+    def _stage(self, pool: Pool, number: int) -> StageRecord:
+        table, stage, unit = self.table, self.session.every_stage[number], self._unit
+        attack, standing = stage.attack, table.standing()
+        beyond = stage.beyond(table.lead_left(standing))
+        drawn = beyond & quota(standing, self.session.seed) & stage.sampled
+        spared, sampled = int((beyond & ~drawn).sum()), standing[drawn]
+        standing = standing[~beyond | drawn]
         pieces = []
-        for number, at in enumerate(range(0, len(standing), unit)):
+        for part, at in enumerate(range(0, len(standing), unit)):
             positions = standing[at : at + unit]
-            pieces.append(
-                Piece(stage, number, positions, table.ranked[positions], self._allowance(positions))
-            )
+            pieces.append(Piece(number, part, positions, table.ranked[positions], self._allowance(positions)))
         began, before = time.monotonic(), (table.forward.sum(), table.backward.sum())
         broken = 0
         for _, found in self._do(pool, attack.name, pieces):
-            table.add_attack(stage, found)
+            table.add_attack(number, found)
             broken += int(found["broken"].sum())
             if len(found.get("adversarial", ())):
                 self.examples.append((found["positions"][found["broken"]], found["adversarial"]))
         forward, backward = int(table.forward.sum() - before[0]), int(table.backward.sum() - before[1])
         queries = forward if self.prepared.black_box else 0
         return StageRecord(
-            attack.name, len(standing), broken, forward, backward, queries, time.monotonic() - began
+            name=attack.name,
+            inputs=len(standing),
+            broken=broken,
+            forward=forward,
+            backward=backward,
+            queries=queries,
+            seconds=time.monotonic() - began,
+            spared=spared,
+            sampled=len(sampled),
+            sampled_broken=int((table.status[sampled] == Status.BROKEN).sum()),
         )
 
     def _do(self, pool: Pool, what: str, pieces: list[Piece]) -> Iterator[tuple[Piece, Arrays]]:

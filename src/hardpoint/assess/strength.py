@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hardpoint.assess.cascade import QUOTA
 from hardpoint.assess.work import Session, Table
 from hardpoint.attacks import PGD, Square, TableSearch
 from hardpoint.core.access import Access
@@ -42,6 +44,41 @@ class Strength:
     findings: tuple[Finding, ...]
     eps_curve: tuple[CurvePoint, ...]
 
+    @property
+    def misleading(self) -> tuple[str, ...]:
+        """Ids of the checks that say a stronger search would find more."""
+        return tuple(c.id for c in self.checks if c.verdict in (Verdict.FAIL, Verdict.WARN))
+
+    def after(self, first: Strength, reasons: tuple[str, ...], stages: tuple[StageRecord, ...]) -> Strength:
+        """These checks of a widened search joined with those of the ``first``, and a finding that says why it was
+        widened. A check that passes now but did not at first warns: gradients mislead here, whatever else was found."""
+        known = {c.id: c for c in first.checks}
+        checks = tuple(_joined(known[c.id], c) if c.id in known else c for c in self.checks)
+        more, because = sum(s.broken for s in stages), ", ".join(dict.fromkeys(reasons))
+        said = finding("HP307", f"because of {because}; that broke {more} more inputs", measured=float(more))
+        return Strength(checks, (*_findings(checks), said), self.eps_curve)
+
+
+def _joined(before: Check, now: Check) -> Check:
+    if now.verdict is not Verdict.PASS or before.verdict not in (Verdict.FAIL, Verdict.WARN):
+        return now
+    words = f"{before.explanation}; after the search was widened: {now.explanation}"
+    return replace(before, verdict=Verdict.WARN, explanation=words)
+
+
+def _findings(checks: Iterable[Check]) -> tuple[Finding, ...]:
+    return tuple(
+        finding(
+            c.id,
+            c.explanation,
+            severity=Severity.FAIL if c.verdict is Verdict.FAIL else Severity.WARNING,
+            measured=c.measured,
+            threshold=c.threshold,
+        )
+        for c in checks
+        if c.verdict in (Verdict.FAIL, Verdict.WARN)
+    )
+
 
 def measure_strength(session: Session, table: Table, stages: tuple[StageRecord, ...]) -> Strength:
     """Run the checks that apply to the threat on ``PILOT`` inputs spread over the data.
@@ -59,18 +96,7 @@ def measure_strength(session: Session, table: Table, stages: tuple[StageRecord, 
         checks.append(_monotone(raw))
         checks.append(_unbounded(session, pilot))
         checks.append(_black_box(session, pilot))
-    found = tuple(
-        finding(
-            c.id,
-            c.explanation,
-            severity=Severity.FAIL if c.verdict is Verdict.FAIL else Severity.WARNING,
-            measured=c.measured,
-            threshold=c.threshold,
-        )
-        for c in checks
-        if c.verdict in (Verdict.FAIL, Verdict.WARN)
-    )
-    return Strength(tuple(checks), found, curve)
+    return Strength(tuple(checks), _findings(checks), curve)
 
 
 @dataclass(frozen=True)
@@ -131,20 +157,29 @@ def _broken_by(
 
 
 def _residual(stages: tuple[StageRecord, ...]) -> Check:
-    """C2: what one more stage like the last could still find, by the last stage's own yield."""
-    last = stages[-1]
-    if last.inputs == 0:
-        return Check("HP305", "Yield of the last stage", 0.0, 0.02, Verdict.PASS, "no input stood any more")
-    rate = Rate.of(last.broken, last.inputs)
-    passed = last.broken == 0 or rate.low <= 0.02
-    return Check(
-        "HP305",
-        "Yield of the last stage",
-        rate.value,
-        0.02,
-        Verdict.PASS if passed else Verdict.WARN,
-        f"{last.name} broke {last.broken} of the {last.inputs} inputs that had stood until then",
-    )
+    """C2: what more of the same could still find.
+
+    Two parts: what the last stage found, as one more like it would find at most about as much; and, where stages spare
+    inputs that stand too far from falling, those that fell of the few that were drawn from them, each of which
+    stands for twenty.
+    """
+    name, limit = "What a longer search would still find", 0.02
+    first, last = stages[0], stages[-1]
+    if first.inputs == 0 or last.inputs + last.spared == 0:
+        return Check("HP305", name, 0.0, limit, Verdict.PASS, "no input stood any more")
+    rate = Rate.of(last.broken, first.inputs)
+    fell, drawn = sum(s.sampled_broken for s in stages), max(s.sampled for s in stages)
+    spared = max(s.spared for s in stages)
+    missed = fell * (1 / QUOTA - 1) / first.inputs
+    words = f"{last.name} broke {last.broken} of the {last.inputs} inputs that it met"
+    if spared:
+        most = Rate.of(fell, drawn).high * spared / first.inputs if drawn else 1.0
+        words += (
+            f"; {spared} stood too far from falling for some stage, and of {drawn} drawn from such {fell} fell: "
+            f"at most {100 * min(1.0, most):.1f} % of all inputs were missed that way"
+        )
+    passed = fell == 0 and (last.broken == 0 or rate.low <= limit)
+    return Check("HP305", name, rate.value + missed, limit, Verdict.PASS if passed else Verdict.WARN, words)
 
 
 def _late_successes(table: Table) -> Check:

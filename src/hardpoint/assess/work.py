@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hardpoint.assess.cascade import Stage
 from hardpoint.core.rng import Rng
 from hardpoint.data.dataset import Dataset
-from hardpoint.engine.attack import Attack
 from hardpoint.engine.budget import Deadline
 from hardpoint.engine.clean import clean_answers
 from hardpoint.engine.guard import preserved_random_state
@@ -33,7 +33,8 @@ class Session:
     target: Target
     data: Dataset
     threat: Threat
-    stages: tuple[Attack, ...]
+    stages: tuple[Stage, ...]
+    wider: tuple[Stage, ...]
     seed: int
     device: torch.device
     deadline: Deadline = field(default_factory=Deadline)
@@ -43,6 +44,11 @@ class Session:
         """What attacks search on, built on first use in each process."""
         return self.target.searchable()
 
+    @property
+    def every_stage(self) -> tuple[Stage, ...]:
+        """The stages, and those of the wider search behind them."""
+        return (*self.stages, *self.wider)
+
     @cached_property
     def precise_twin(self) -> Twin | Itself:
         """The same copy without bfloat16."""
@@ -51,7 +57,7 @@ class Session:
     def twin_for(self, stage: int) -> Twin | Itself:
         """The copy a stage searches on: bfloat16 may miss what lies near the boundary, so the last stage never
         uses it."""
-        last = stage == len(self.stages) - 1
+        last = stage >= len(self.stages) - 1
         return self.precise_twin if last and self.target.twin.bfloat16 else self.twin
 
     def __getstate__(self) -> dict[str, Any]:
@@ -111,7 +117,7 @@ def _clean(session: Session, piece: Piece) -> Arrays:
 def _attack(session: Session, piece: Piece) -> Arrays:
     began = time.perf_counter()
     x, y = session.rows(piece.positions)
-    attack = session.stages[piece.stage]
+    attack = session.every_stage[piece.stage].attack
     ranked = piece.ranked if piece.ranked is not None else np.empty((len(x), 0), dtype=np.int64)
     result = search(
         attack,
@@ -195,6 +201,12 @@ class Table:
     def standing(self) -> NDArray[np.int64]:
         """Positions of the inputs that can be attacked and that no stage has broken."""
         return np.flatnonzero((self.status == Status.STANDING) & self.wanted & self.valid)
+
+    def lead_left(self, positions: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The share of the clean lead left at the nearest miss; NaN where it is not known."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share: NDArray[np.float64] = self.closest[positions] / self.margin[positions]
+        return np.where(np.isfinite(share), share, np.nan)
 
     def outcomes(self, black_box: bool) -> Outcomes:
         """The table as evidence."""

@@ -113,7 +113,9 @@ def _attack_alone(
     capacity = checked_capacity(batch_size, x)
     first_answer(model.scores if threat.access >= Access.SCORES else model.predict, x[:1])
     is_random = answers_vary(model, threat.access, x[:64])
-    predicted, ranked, _ = clean_answers(model, threat.access, x, everyone, chunk=capacity, is_random=is_random)
+    predicted, ranked, _ = clean_answers(
+        model, threat.access, x, everyone, chunk=capacity, is_random=is_random
+    )
     _check_labels(model, threat, x, y)
     right = (predicted == y).nonzero().squeeze(1)
     target = Target(model, choose_twin(model, x[:64]), capacity, is_random)

@@ -75,7 +75,11 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What one stage of a cascade did: ``inputs`` entered, ``broken`` fell (verified)."""
+    """What one stage of a cascade did: ``inputs`` entered, ``broken`` fell (verified).
+
+    ``spared`` inputs stood too far from falling to enter; ``sampled`` of those that entered stood as far and were drawn
+    to show what that spares, and ``sampled_broken`` of them fell.
+    """
 
     name: str
     inputs: int
@@ -84,6 +88,9 @@ class StageRecord:
     backward: int
     queries: int
     seconds: float
+    spared: int = 0
+    sampled: int = 0
+    sampled_broken: int = 0
 
 
 @dataclass(frozen=True)

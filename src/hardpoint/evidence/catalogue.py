@@ -163,6 +163,12 @@ RULES: dict[str, Rule] = {
         "It was found on the fast copy, or at a rounding's distance from the boundary; it was not counted.",
         "nothing to do: only verified examples count",
     ),
+    "HP307": Rule(
+        "The search was widened",
+        "note",
+        "Checks said that gradients mislead here, so the stages of mode='standard' ran on what still stood.",
+        "read the number together with the checks that did not pass",
+    ),
     "HP401": Rule(
         "The budget ran out before every input was attacked in full",
         "warning",
