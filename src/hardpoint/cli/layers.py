@@ -71,6 +71,32 @@ def resolve(said: Layer, file: Path | None, environ: Mapping[str, str]) -> Resol
     return Resolved(_checked(layer), _origins(layer), found)
 
 
+def resolve_models(path: Path, said: Layer) -> list[Resolved]:
+    """The settings for each of the ``[[models]]`` in a benchmark file, which else is like any other.
+
+    Args:
+        path: the file.
+        said: what the command line says.
+
+    Raises:
+        ConfigError: naming file and key, and what to write instead.
+    """
+    values, where = _read(path), str(path)
+    models = values.pop("models", None)
+    if not isinstance(models, list) or not models or not all(isinstance(m, dict) for m in models):
+        raise ConfigError(
+            f"{where} has no [[models]]", "write one [[models]] table per model, with load and name"
+        )
+    if "model" in values:
+        raise ConfigError(f"{where} has both [model] and [[models]]", "keep [[models]]")
+    names = [str(m.get("name") or m.get("load")) for m in models]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{where}: two models are called {name!r}", "give each its own name")
+    layers = [_layer({**values, "model": m}, where, path.parent) | said for m in models]
+    return [Resolved(_checked(layer), _origins(layer), path) for layer in layers]
+
+
 def resolved_alone(layer: Layer) -> Resolved:
     """The settings that ``layer`` alone gives."""
     return Resolved(_checked(layer), _origins(layer), None)
@@ -113,16 +139,21 @@ def _from_file(path: Path) -> Layer:
         if "hardpoint" not in tools:
             raise ConfigError(f"{path} has no [tool.hardpoint]", "add it, or give another file")
         values, where = _table(tools, "hardpoint", path), f"{path} [tool.hardpoint]"
+    return _layer(values, where, path.parent)
+
+
+def _layer(values: dict[str, Any], where: str, folder: Path) -> Layer:
+    """What a file's tables say; ``folder`` is what its paths are relative to."""
     layer: Layer = {}
     _refuse_unknown(where, "it", values, [*SECTIONS, "threats"])
     for section, table in SECTIONS.items():
-        entries = _table(values, section, path)
+        entries = _table(values, section, Path(where))
         _refuse_unknown(where, f"[{section}]", entries, keys_of(table))
         for key, value in entries.items():
             layer[f"{section}.{key}"] = Entry(value, where)
     if "threats" in values:
         layer["threats"] = Entry(_threat_tables(values["threats"], where), where)
-    return _beside(layer, path.parent)
+    return _beside(layer, folder)
 
 
 def _threat_tables(value: Any, where: str) -> list[dict[str, Any]]:

@@ -232,6 +232,30 @@ def report(
 
 
 @app.command(**_STYLE)
+def benchmark(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Like hardpoint.toml, with [[models]].")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="PATH", help="The folder; runs/FILE by default.")
+    ] = None,
+    workers: Annotated[Text, typer.Option("--workers", metavar="N", help="Local processes.")] = None,
+    open_page: Open = False,
+    json_out: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """Assess many models under the same threats and rank them on one page; repeats nothing that is done."""
+
+    def work() -> int:
+        from hardpoint.cli.benchmark_command import Asked, run
+        from hardpoint.cli.said import said_values
+
+        said = said_values(("--workers", "run.workers", workers))
+        return run(Asked(file, said, out, open_page, json_out, quiet, _WORDS))
+
+    return guarded(work, json_out=json_out, debug=debug)
+
+
+@app.command(**_STYLE)
 def demo(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="PATH", help="The run folder; hardpoint-demo by default.")
