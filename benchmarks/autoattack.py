@@ -1,7 +1,7 @@
 """``fast`` and ``standard`` beside AutoAttack's own code, input by input, on networks of different recipes.
 
-AutoAttack (Croce and Hein, ICML 2020) is not on the package index; its source (MIT) must be importable as ``autoattack``.
-It needs minutes to an hour per network, so this benchmark runs only when it is asked for by name.
+AutoAttack (Croce and Hein, ICML 2020) is not on the package index; its source (MIT) must be importable as
+``autoattack``. It needs minutes to an hour per network, so this benchmark runs only when it is asked for by name.
 """
 
 from __future__ import annotations

@@ -52,7 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", action="append", choices=NAMES, help="run this one; may be repeated")
+    parser.add_argument(
+        "--only", action="append", choices=(*NAMES, *LONG), help="run this one; may be repeated"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer inputs and repeats")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, help="CPU threads; all by default")

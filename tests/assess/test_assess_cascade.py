@@ -1,0 +1,99 @@
+"""Who meets which stage: decided for each input alone, free of scale, with a control that is honest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import hardpoint as hp
+from hardpoint.assess.cascade import QUOTA, Mode, Stage, cascade, quota, wider
+from hardpoint.attacks import PGD
+from hardpoint.evidence import StageRecord, Status, Verdict
+from hardpoint.threats import Threat
+from small_models import Affine, Quantise, labelled, mlp, rand
+
+NET = mlp(dtype=torch.float64)
+X = rand(300, 8, seed=8, dtype=torch.float64)
+Y = labelled(NET, X)
+QUIET = {"progress": False}
+
+
+def test_an_input_whose_lead_is_not_known_meets_every_stage():
+    lead = np.array([0.0, 0.5, 0.500001, 1.0, -0.1, np.nan])
+    assert Stage(PGD(), left=0.5).beyond(lead).tolist() == [False, False, True, True, False, False]
+    assert not Stage(PGD()).beyond(lead).any()
+
+
+def test_the_quota_belongs_to_the_input_and_has_its_size():
+    everyone = np.arange(20_000)
+    drawn = quota(everyone, seed=3)
+    assert abs(drawn.mean() - QUOTA) < 0.005
+    shuffled = np.random.default_rng(0).permutation(everyone)
+    assert np.array_equal(quota(shuffled, seed=3), drawn[shuffled])
+    assert not np.array_equal(quota(everyone, seed=4), drawn)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 1000])
+def test_dear_stages_meet_only_the_close_and_the_first_ones_all(classes):
+    stages = cascade(Threat(hp.Linf(0.1)), Mode.FAST, classes)
+    assert [s.left for s in stages] == sorted((s.left for s in stages), reverse=True)
+    assert stages[0].left == stages[1].left == np.inf
+    assert all(s.left == np.inf for s in cascade(Threat(hp.Linf(0.1)), Mode.STANDARD, classes))
+    assert wider(Threat(hp.Linf(0.1)), Mode.STANDARD, classes) == ()
+    assert wider(Threat(hp.Linf(0.1), access="scores"), Mode.FAST, classes) == ()
+
+
+def test_every_standing_input_is_met_or_spared_and_the_far_ones_cost_little():
+    result = hp.assess(NET, X, Y, threat=hp.Linf(0.02), **QUIET)
+    right, broken = int((result.record.outcomes.status != Status.CLEAN_ERROR).sum()), 0
+    for stage in result.record.stages:
+        assert stage.inputs + stage.spared == right - broken
+        assert stage.sampled <= stage.inputs
+        assert stage.sampled_broken <= min(stage.sampled, stage.broken)
+        broken += stage.broken
+    spent = result.record.outcomes.forward + result.record.outcomes.backward
+    standing = result.record.outcomes.status == Status.STANDING
+    assert np.median(spent[standing]) == 21 + 61
+    assert spent.max() > 300
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(2.0, 0.0), (1.0, 100.0), (1.0, -100.0)])
+def test_who_meets_a_stage_does_not_depend_on_the_scores_shift_or_unit(scale, shift):
+    """Another unit changes what cross-entropy climbs; the rule itself, which the first stage's margins feed, not."""
+    known = hp.assess(NET, X, Y, threat=hp.Linf(0.03), **QUIET)
+    other = hp.assess(nn.Sequential(NET, Affine(scale, shift)).eval(), X, Y, threat=hp.Linf(0.03), **QUIET)
+    if scale == 1.0:
+        for ours, theirs in zip(known.record.stages, other.record.stages, strict=True):
+            assert (ours.inputs, ours.spared) == (theirs.inputs, theirs.spared)
+    assert torch.equal(known.broken, other.broken)
+
+
+def test_masked_gradients_widen_the_search_and_the_record_says_so():
+    net = nn.Sequential(Quantise(16), mlp()).eval()
+    x = rand(48, 8, seed=8)
+    result = hp.assess(net, x, labelled(net, x), threat=hp.Linf(0.08), **QUIET)
+    said = {f.id: f.message for f in result.findings}
+    assert "HP307" in said
+    fast = len(cascade(Threat(hp.Linf(0.08)), Mode.FAST, 4))
+    assert len(result.record.stages) > fast
+    assert any(c.verdict in (Verdict.WARN, Verdict.FAIL) for c in result.record.checks)
+
+
+def test_honest_models_are_not_widened():
+    result = hp.assess(NET, X, Y, threat=hp.Linf(0.03), **QUIET)
+    assert "HP307" not in {f.id for f in result.findings}
+    assert len(result.record.stages) == len(cascade(Threat(hp.Linf(0.03)), Mode.FAST, 4))
+
+
+def test_one_control_input_that_falls_stands_for_twenty():
+    from hardpoint.assess.strength import _residual
+
+    first = StageRecord("first", 1000, 100, 0, 0, 0, 0.0)
+    calm = StageRecord("last", 50, 0, 0, 0, 0, 0.0, spared=850, sampled=45)
+    assert _residual((first, calm)).verdict is Verdict.PASS
+    alarmed = StageRecord("last", 50, 1, 0, 0, 0, 0.0, spared=850, sampled=45, sampled_broken=1)
+    check = _residual((first, alarmed))
+    assert check.verdict is Verdict.WARN
+    assert check.measured == pytest.approx(1 / 1000 + 19 / 1000)
