@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hardpoint.assess.gradients import gradient_findings
+from hardpoint.assess.gradients import gradient_findings, masking_findings
 from hardpoint.core.access import Access
 from hardpoint.core.errors import (
     BadModelOutput,
@@ -25,6 +25,7 @@ from hardpoint.core.errors import (
 )
 from hardpoint.data.checks import looks_normalised
 from hardpoint.engine.clean import first_answer
+from hardpoint.engine.crossing import Crossing
 from hardpoint.engine.guard import preserved_random_state, training_layers
 from hardpoint.evidence.finding import Finding, Severity, finding
 from hardpoint.models.base import Differentiable, Model
@@ -44,17 +45,19 @@ class Diagnosis:
         findings: in order of the checks.
         classes: how many scores the model returns; None for labels-only models.
         is_random: whether two passes differ.
+        crossings: the layers that mask gradients, and how a search may cross them.
     """
 
     model: Model
     findings: tuple[Finding, ...]
     classes: int | None
     is_random: bool = False
+    crossings: tuple[tuple[str, Crossing], ...] = ()
 
     @property
     def misleading(self) -> tuple[str, ...]:
-        """Ids of findings that say gradients cannot be trusted."""
-        return tuple(f.id for f in self.findings if f.id in _MISLEADING)
+        """Ids of findings that say gradients cannot be trusted, not even where they cross masking layers."""
+        return tuple(f.id for f in self.findings if f.id in _MISLEADING and not self.crossings)
 
     def raise_if_unusable(self) -> None:
         """Raise the error for the first finding that makes every number meaningless."""
@@ -63,7 +66,7 @@ class Diagnosis:
                 raise _FATAL[found.id](found.message, found.cure)
 
 
-_MISLEADING = {"HP107", "HP108", "HP110"}
+_MISLEADING = {"HP107", "HP108", "HP110", "HP113"}
 _FATAL: dict[str, type[HardpointError]] = {
     "HP101": ModelInTrainingMode,
     "HP102": NonFiniteOutput,
@@ -130,9 +133,12 @@ def _diagnose(model: Model, x: Tensor, access: Access, allow_training: tuple[str
     if used_gradients():
         found.append(finding("HP108", "the model called torch.autograd while predicting"))
     found += _scores_shape(model, x, scores, is_random)
+    crossings: tuple[tuple[str, Crossing], ...] = ()
     if access is Access.GRADIENTS and isinstance(model, Differentiable):
         found += gradient_findings(model, x)
-    return Diagnosis(model, tuple(found), scores.shape[1], is_random)
+        told, crossings = masking_findings(model, x)
+        found += told
+    return Diagnosis(model, tuple(found), scores.shape[1], is_random, crossings)
 
 
 def _diagnose_labels(model: Model, x: Tensor, found: list[Finding]) -> Diagnosis:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hardpoint.engine.bpda import masked_layers
+from hardpoint.engine.crossing import Crossing
 from hardpoint.evidence.finding import Finding, Severity, finding
 from hardpoint.models.base import Differentiable
 from hardpoint.threats.goals import margin_over
@@ -62,6 +64,29 @@ def gradient_findings(model: Differentiable, x: Tensor) -> list[Finding]:
         f"; it stops at layer {culprit!r}" if culprit else ""
     )
     return [finding("HP107", message, measured=zero_share, threshold=_ZERO_SHARE)]
+
+
+def masking_findings(
+    model: Differentiable, x: Tensor
+) -> tuple[list[Finding], tuple[tuple[str, Crossing], ...]]:
+    """HP113 for each layer that changes by jumps which its gradient does not show, and how to cross those that can
+    be crossed."""
+    try:
+        masked = masked_layers(model.module, x)
+    except Exception:  # a model asked layer by layer may fail in ways that it does not as a whole
+        return [], ()
+    found = [
+        finding(
+            "HP113",
+            f"layer {layer.name or 'forward()'!r}: "
+            f"its gradient leaves out {100 * layer.change_share:.0f} % of what it does"
+            + ("; the search crosses it straight through" if layer.replaceable else ""),
+            measured=layer.change_share,
+            threshold=0.05,
+        )
+        for layer in masked
+    ]
+    return found, tuple((layer.name, layer.crossing) for layer in masked if layer.crossing is not None)
 
 
 def _keep(name: str, outputs: list[tuple[str, Tensor]]) -> Any:

@@ -17,8 +17,11 @@ from hardpoint.assess.work import Session
 from hardpoint.attacks.base import check_target, checked_capacity, usable_threat
 from hardpoint.core.access import Access
 from hardpoint.core.box import UNBOUNDED
+from hardpoint.core.rng import Rng
 from hardpoint.data import Dataset, check_dataset
 from hardpoint.engine.budget import Budget, Deadline
+from hardpoint.engine.clean import clean_answers
+from hardpoint.engine.randomness import samples_for
 from hardpoint.engine.search import Target
 from hardpoint.engine.twin import TwinPlan, choose_twin
 from hardpoint.evidence.finding import Finding, finding
@@ -92,6 +95,7 @@ class Prepared:
             "queries": self.budget.queries,
             "capacity": session.target.capacity,
             "random": session.target.is_random,
+            "samples": session.target.samples,
             "twin": {k: v for k, v in twin.describe().items() if k != "text"},
         }
 
@@ -128,9 +132,10 @@ def prepare(
     name = name or threat.name
     target = Target(
         searched,
-        twin_of(name) or choose_twin(searched, sample),
+        twin_of(name) or choose_twin(searched, sample, diagnosis.crossings),
         checked_capacity(batch_size, sample),
         diagnosis.is_random,
+        _samples(searched, sample, threat, seed) if diagnosis.is_random else 1,
     )
     wide = wider(threat, mode, diagnosis.classes)
     session = Session(target, data, threat, stages, wide, seed, sample.device, deadline)
@@ -140,6 +145,12 @@ def prepare(
         *few_inputs(len(data)),
     )
     return Prepared(session, diagnosis, findings, mode, budget, name)
+
+
+def _samples(model: Model, x: Tensor, threat: Threat, seed: int) -> int:
+    """Passes averaged per question to a random model; its usual answers stand in for labels."""
+    labels = clean_answers(model, threat.access, x, torch.arange(len(x)), is_random=True).labels
+    return samples_for(model, x, labels, Rng(seed), goal=threat.goal)
 
 
 def examined(

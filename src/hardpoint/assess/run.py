@@ -32,8 +32,8 @@ def remembered_twin(folder: AssessmentFolder) -> TwinPlan | None:
     if not (folder.path / "plan.json").exists():
         return None
     try:
-        return TwinPlan(**folder.plan()["twin"])
-    except (KeyError, TypeError):
+        return TwinPlan.from_json(folder.plan()["twin"])
+    except (KeyError, TypeError, ValueError):
         return None  # the plans then differ, and the error names how
 
 

@@ -9,6 +9,7 @@ from hardpoint.attacks.gradient.pgd import PGD
 from hardpoint.attacks.losses import Loss
 from hardpoint.attacks.score.square import Square
 from hardpoint.attacks.tabular.search import TableSearch
+from hardpoint.attacks.transfer import Transfer
 
 __all__ = [
     "APGD",
@@ -21,4 +22,5 @@ __all__ = [
     "Passes",
     "Square",
     "TableSearch",
+    "Transfer",
 ]

@@ -19,13 +19,12 @@ from hardpoint.engine.attack import Attack, Task
 from hardpoint.engine.budget import Deadline
 from hardpoint.engine.guard import frozen_parameters, preserved_random_state
 from hardpoint.engine.oracle import Oracle
+from hardpoint.engine.randomness import ANSWER_SAMPLES
 from hardpoint.engine.runner import Found, run_attack
 from hardpoint.engine.twin import Itself, Twin, TwinPlan, build_twin
 from hardpoint.engine.verify import verify
 from hardpoint.models.base import Differentiable, Model
 from hardpoint.threats.threat import Threat
-
-RANDOM_SAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,14 @@ class Target:
         twin: how to copy it for searching.
         capacity: inputs in flight.
         is_random: whether its answers vary; gradients and answers are averaged then.
+        samples: passes averaged per gradient of a random model, see ``samples_for``.
     """
 
     model: Model
     twin: TwinPlan
     capacity: int = 256
     is_random: bool = False
+    samples: int = ANSWER_SAMPLES
 
     def searchable(self) -> Twin | Itself:
         """What attacks search on; build once, use for many searches."""
@@ -94,7 +95,8 @@ def search(
     region = threat.perturbation.around(x, target.model.box)
     turn = torch.zeros_like(index)
     task = Task(index, y, region, ranked, turn, threat.goal, target.model.box, rng, target.is_random)
-    samples = RANDOM_SAMPLES if target.is_random else 1
+    averaged = target.samples if attack.needs is Access.GRADIENTS else ANSWER_SAMPLES
+    samples = averaged if target.is_random else 1
     if threat.queries is not None and attack.needs is not Access.GRADIENTS:
         most = torch.full_like(index, threat.queries)
         allowance = most if allowance is None else torch.minimum(allowance, most)

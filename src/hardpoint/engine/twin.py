@@ -11,14 +11,13 @@ the same bits; delete the file to measure again.
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import json
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,8 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from hardpoint.core.errors import RunError
+from hardpoint.engine.bpda import crossed
+from hardpoint.engine.crossing import Crossing, CrossingKind
 from hardpoint.engine.guard import preserved_random_state
 from hardpoint.engine.lean import can_be_lean, lean
 from hardpoint.evidence.store import read_json, write_json
@@ -47,6 +48,22 @@ class TwinPlan:
     lean: bool = False
     bfloat16: bool = False
     speedup: float | None = None
+    crossed: tuple[tuple[str, Crossing], ...] = ()
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TwinPlan:
+        """The plan that ``describe`` told; raises ``TypeError``, ``KeyError`` or ``ValueError`` for anything else."""
+        crossings = tuple(
+            (str(name), Crossing(CrossingKind(told["kind"]), float(told["width"])))
+            for name, told in value.get("crossed", ())
+        )
+        plain = {key: entry for key, entry in value.items() if key not in ("crossed", "text")}
+        return cls(**plain, crossed=crossings)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        crossings = [[name, {"kind": c.kind.value, "width": c.width}] for name, c in self.crossed]
+        return {**asdict(self), "crossed": crossings}
 
     def describe(self) -> dict[str, Any]:
         """JSON-ready form, with a sentence."""
@@ -58,10 +75,11 @@ class TwinPlan:
                 (self.channels_last, "channels last"),
                 (self.lean, "cheaper gradients"),
                 (self.bfloat16, "bfloat16"),
+                (bool(self.crossed), f"gradients straight through {', '.join(n for n, _ in self.crossed)}"),
             ]
             if on
         ]
-        return {**asdict(self), "text": ", ".join(words)}
+        return {**self.to_json(), "text": ", ".join(words)}
 
 
 class Twin:
@@ -113,7 +131,7 @@ def build_twin(model: Model, plan: TwinPlan) -> Twin | Itself:
         return Itself(model)
     if not plan.copied:
         return Twin(model, model.module, plan)
-    module = copy.deepcopy(model.module).requires_grad_(False)
+    module = crossed(model.module, dict(plan.crossed)).requires_grad_(False)
     if plan.folded:
         module = fold_batch_norms(module)
     if plan.channels_last:
@@ -166,20 +184,21 @@ def _replace_layer(root: nn.Module, path: str, new: nn.Module) -> None:
     setattr(root.get_submodule(parent) if parent else root, name, new)
 
 
-def choose_twin(model: Model, x: Tensor) -> TwinPlan:
+def choose_twin(model: Model, x: Tensor, crossings: tuple[tuple[str, Crossing], ...] = ()) -> TwinPlan:
     """The fastest copy that agrees with the model on the pilot inputs ``x`` ``[n, ...]``, by measurement.
 
     A candidate must be 10 % faster than the one before it to be preferred. The answer is remembered in the
     user's cache folder (``XDG_CACHE_HOME``) for this model structure, input shape, machine and torch version.
+    ``crossings`` are the layers that mask gradients, and how gradients are to cross them.
     """
     if not isinstance(model, Differentiable):
         return TwinPlan(copied=False)
-    x, plain = x[:64], TwinPlan()
+    x, plain = x[:64], TwinPlan(crossed=crossings)
     if _usable(model, plain, x) is None:  # it holds locks, handles, non-leaf tensors … or state of its own
         return TwinPlan(copied=False)
     if len(x) < 16:
         return plain  # too little work to measure for
-    file = _cache_file(model, x)
+    file = _cache_file(model, x, plain)
     remembered = _remembered(file)
     if remembered is not None and _usable(model, remembered, x) is not None:
         return remembered
@@ -187,7 +206,7 @@ def choose_twin(model: Model, x: Tensor) -> TwinPlan:
     with preserved_random_state(seed=0):
         current = build_twin(model, plain)
         for step in _steps(model, best, x):
-            candidate = replace(best, **step)
+            candidate = replace(best, **step)  # type: ignore[arg-type]
             twin = _usable(model, candidate, x)
             if twin is None:
                 continue
@@ -270,7 +289,7 @@ def _cache_root() -> Path:
         return Path(tempfile.gettempdir())
 
 
-def _cache_file(model: Differentiable, x: Tensor) -> Path:
+def _cache_file(model: Differentiable, x: Tensor, plan: TwinPlan) -> Path:
     structure = [
         f"{type(m).__name__}{tuple(p.shape for p in m.parameters(recurse=False))}"
         for m in model.module.modules()
@@ -280,6 +299,7 @@ def _cache_file(model: Differentiable, x: Tensor) -> Path:
     key = json.dumps(
         [
             choices,
+            plan.to_json(),
             structure,
             list(x.shape[1:]),
             str(x.dtype),
@@ -297,8 +317,8 @@ def _processor() -> str:
 
 def _remembered(file: Path) -> TwinPlan | None:
     try:
-        plan = TwinPlan(**read_json(file))
-    except (RunError, TypeError):
+        plan = TwinPlan.from_json(read_json(file))
+    except (RunError, TypeError, KeyError, ValueError):
         return None
     choices = (plan.copied, plan.folded, plan.channels_last, plan.lean, plan.bfloat16)
     return plan if plan.copied and all(isinstance(choice, bool) for choice in choices) else None
@@ -306,4 +326,4 @@ def _remembered(file: Path) -> TwinPlan | None:
 
 def _remember(file: Path, plan: TwinPlan) -> None:
     with contextlib.suppress(RunError):  # a read-only home only means measuring again next time
-        write_json(file, asdict(plan))
+        write_json(file, plan.to_json())

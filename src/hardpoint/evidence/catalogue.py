@@ -91,6 +91,12 @@ RULES: dict[str, Rule] = {
         "A constant answer cannot be changed, so every attack fails: that is not robustness.",
         "check the weights and the preprocessing",
     ),
+    "HP113": Rule(
+        "A layer masks gradients",
+        "warning",
+        "It changes by jumps, which no derivative shows. That hides the way from an attack and protects against none.",
+        "read the number that the search found with gradients crossing the layer; a plain attack's would be too high",
+    ),
     "HP201": Rule(
         "Inputs lie outside the model's input range",
         "fail",
