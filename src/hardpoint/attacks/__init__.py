@@ -1,12 +1,18 @@
 """Ways to break a model. Each is a frozen dataclass, usable alone: ``APGD(steps=100)(model, x, y, threat)``."""
 
 from hardpoint.attacks.base import AttackResult, Passes
+from hardpoint.attacks.decision.boundary import BoundaryAttack
+from hardpoint.attacks.decision.geoda import GeoDA
 from hardpoint.attacks.decision.hopskipjump import HopSkipJump
+from hardpoint.attacks.decision.rays import RayS
+from hardpoint.attacks.decision.surfree import SurFree
 from hardpoint.attacks.gradient.apgd import APGD
 from hardpoint.attacks.gradient.fgsm import FGSM
 from hardpoint.attacks.gradient.multi_targeted import MultiTargeted
 from hardpoint.attacks.gradient.pgd import PGD
 from hardpoint.attacks.losses import Loss
+from hardpoint.attacks.score.nes import NES
+from hardpoint.attacks.score.simba import Basis, SimBA
 from hardpoint.attacks.score.square import Square
 from hardpoint.attacks.tabular.search import TableSearch
 from hardpoint.attacks.transfer import Transfer
@@ -14,13 +20,20 @@ from hardpoint.attacks.transfer import Transfer
 __all__ = [
     "APGD",
     "FGSM",
+    "NES",
     "PGD",
     "AttackResult",
+    "Basis",
+    "BoundaryAttack",
+    "GeoDA",
     "HopSkipJump",
     "Loss",
     "MultiTargeted",
     "Passes",
+    "RayS",
+    "SimBA",
     "Square",
+    "SurFree",
     "TableSearch",
     "Transfer",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -10,6 +9,8 @@ import torch
 from torch import Tensor
 
 from hardpoint.attacks.base import StandaloneAttack
+from hardpoint.attacks.planes import plane_of
+from hardpoint.attacks.score.lengths import unit_change
 from hardpoint.core.access import Access
 from hardpoint.core.errors import ThreatError
 from hardpoint.core.rows import per_row
@@ -27,19 +28,6 @@ class _Spendable(Protocol):
     def spare(self, z: Tensor) -> Tensor: ...
 
     def distance(self, z: Tensor) -> Tensor: ...
-
-
-def plane_of(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """One input as (channels, height, width): the last two axes are the plane, a single axis is one row.
-
-    >>> plane_of((3, 32, 24)), plane_of((16000,)), plane_of((2, 100))
-    ((3, 32, 24), (1, 1, 16000), (2, 1, 100))
-    """
-    if len(shape) == 1:
-        return 1, 1, shape[0]
-    if len(shape) == 2:
-        return shape[0], 1, shape[1]
-    return math.prod(shape[:-2]), shape[-2], shape[-1]
 
 
 @dataclass(frozen=True)
@@ -126,8 +114,11 @@ class Square(StandaloneAttack):
         bump = self._like(sign * self._bump(window), best)
         if isinstance(region, L0Region):
             return region.project(base + region.ascent(bump, base) * per_row(region.reach, best))
-        length = region.spare(base) / region.distance(task.x + bump)
-        return region.project(base + bump * per_row(length.to(best.dtype), best))
+
+        # what the window holds already weighs as much as the bump (paper, algorithm 3)
+        held = torch.where(self._like(window, best) > 0, best - task.x, 0.0)
+        change = unit_change(unit_change(bump, region) + unit_change(held, region), region)
+        return region.project(base + change * per_row(region.spare(base).to(best.dtype), best))
 
     @staticmethod
     def _move(x: Tensor, by: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from hardpoint.attacks.score.square import plane_of
+from hardpoint.attacks.planes import plane_of
 from hardpoint.core.errors import ThreatError
 from hardpoint.engine.attack import Task
 
