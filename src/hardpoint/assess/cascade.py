@@ -17,11 +17,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hardpoint.attacks import APGD, PGD, HopSkipJump, MultiTargeted, Square, TableSearch
+from hardpoint.attacks import (
+    APGD,
+    DDN,
+    FAB,
+    FMN,
+    PGD,
+    HopSkipJump,
+    MultiTargeted,
+    RayS,
+    SigmaZero,
+    Square,
+    SuperDeepFool,
+    SurFree,
+    TableSearch,
+)
 from hardpoint.core.access import Access
 from hardpoint.core.errors import ConfigError
 from hardpoint.core.rng import Rng
 from hardpoint.engine.attack import Attack
+from hardpoint.threats import L0, L1, L2, Linf, Perturbation
 from hardpoint.threats.features import FeatureEdits
 from hardpoint.threats.threat import Threat
 
@@ -30,8 +45,8 @@ class Mode(Enum):
     """How hard to try.
 
     ``FAST``: short attacks ordered by what they break per pass. ``STANDARD``: AutoAttack's protocol (Croce and
-    Hein, ICML 2020) as far as built: APGD-CE, APGD-T and Square with its budgets. ``THOROUGH``: both, with
-    restarts and a decision-based attack.
+    Hein, ICML 2020): APGD-CE, APGD-T, FAB-T and Square with its budgets. ``THOROUGH``: both on every input, with
+    restarts, minimal-norm and decision-based attacks.
     """
 
     FAST = "fast"
@@ -101,25 +116,56 @@ def cascade(threat: Threat, mode: Mode, classes: int | None, queries: int | None
         return (Stage(Square(queries=queries)),)
     if threat.access is Access.LABELS:
         return (Stage(HopSkipJump(queries=queries)),)
-    return _white_box(mode, max(1, (classes or 10) - 1), isinstance(threat.perturbation, FeatureEdits))
+    return _white_box(mode, min(9, max(1, (classes or 10) - 1)), threat.perturbation)
 
 
-def _white_box(mode: Mode, wrong_classes: int, table: bool) -> tuple[Stage, ...]:
-    targets = min(9, wrong_classes)
+def _white_box(mode: Mode, targets: int, perturbation: Perturbation) -> tuple[Stage, ...]:
+    fast = _fast(targets, perturbation)
     if mode is Mode.FAST:
-        return _fast(targets, table)
-    black_box: Attack = TableSearch(queries=5000) if table else Square(queries=5000, rescale=False)
+        return fast
     standard: tuple[Attack, ...] = (
         APGD(loss="ce", steps=100),
         *(APGD(loss="dlr", steps=100, target_rank=rank) for rank in range(1, targets + 1)),
-        black_box,
+        *_nearest(perturbation, targets),
+        _black_box(perturbation, 5000),
     )
     if mode is Mode.STANDARD:
         return tuple(Stage(attack) for attack in standard)
-    extra: tuple[Attack, ...] = (PGD(steps=200, loss="margin", restarts=3), APGD(loss="margin", steps=200))
-    last: tuple[Attack, ...] = () if table else (HopSkipJump(queries=2000),)
-    first = tuple(stage.attack for stage in _fast(targets, table))
-    return tuple(Stage(attack) for attack in (*first, *standard, *extra, *last))
+    extra: tuple[Attack, ...] = (
+        PGD(steps=200, loss="margin", restarts=3),
+        APGD(loss="margin", steps=200),
+        MultiTargeted(targets=targets, probe_steps=10, top=targets, steps=100),
+        *_thorough(perturbation),
+    )
+    return tuple(Stage(attack) for attack in (*(s.attack for s in fast), *standard, *extra))
+
+
+def _nearest(perturbation: Perturbation, targets: int) -> tuple[Attack, ...]:
+    """The minimal-norm attack of the standard protocol; in L0, which FAB does not know, sigma-zero."""
+    if isinstance(perturbation, L0):
+        return (SigmaZero(steps=300),)
+    return (FAB(steps=100, targets=targets),) if isinstance(perturbation, Linf | L2 | L1) else ()
+
+
+def _thorough(perturbation: Perturbation) -> tuple[Attack, ...]:
+    """Other ideas for the inputs that are left: minimal-norm attacks, and labels alone."""
+    if isinstance(perturbation, Linf):
+        return FMN(steps=500), RayS(queries=2000)
+    if isinstance(perturbation, L2):
+        return (
+            FMN(steps=500),
+            DDN(steps=500),
+            SuperDeepFool(),
+            SurFree(queries=2000),
+            HopSkipJump(queries=2000),
+        )
+    return (FMN(steps=500),) if isinstance(perturbation, L1 | L0) else ()
+
+
+def _black_box(perturbation: Perturbation, queries: int) -> Attack:
+    if isinstance(perturbation, FeatureEdits):
+        return TableSearch(queries=queries)
+    return Square(queries=queries, rescale=queries < 5000)
 
 
 def wider(threat: Threat, mode: Mode, classes: int | None) -> tuple[Stage, ...]:
@@ -129,7 +175,7 @@ def wider(threat: Threat, mode: Mode, classes: int | None) -> tuple[Stage, ...]:
     return cascade(threat, Mode.STANDARD, classes)
 
 
-def _fast(targets: int, table: bool) -> tuple[Stage, ...]:
+def _fast(targets: int, perturbation: Perturbation) -> tuple[Stage, ...]:
     """Orders, lengths and limits come from the experiment in docs/cascade.md."""
     probes: tuple[Attack, Attack] = (APGD(loss="margin", steps=75), APGD(loss="margin", steps=400))
     if targets > 1:
@@ -137,10 +183,12 @@ def _fast(targets: int, table: bool) -> tuple[Stage, ...]:
             MultiTargeted(targets=targets, probe_steps=5, top=min(3, targets), steps=25),
             MultiTargeted(targets=targets, probe_steps=10, top=min(4, targets), steps=100),
         )
+    sparse = (Stage(SigmaZero(steps=100)),) if isinstance(perturbation, L0) else ()
     return (
         Stage(PGD(steps=10, loss="margin", decay=True)),
         Stage(APGD(loss="ce", steps=30)),
+        *sparse,
         Stage(probes[0], left=0.5),
         Stage(probes[1], left=0.25),
-        Stage(TableSearch(queries=2000) if table else Square(queries=2000), left=0.1, sampled=False),
+        Stage(_black_box(perturbation, 2000), left=0.1, sampled=False),
     )

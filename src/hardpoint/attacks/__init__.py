@@ -11,6 +11,15 @@ from hardpoint.attacks.gradient.fgsm import FGSM
 from hardpoint.attacks.gradient.multi_targeted import MultiTargeted
 from hardpoint.attacks.gradient.pgd import PGD
 from hardpoint.attacks.losses import Loss
+from hardpoint.attacks.minimal.carlini_wagner import CarliniWagner
+from hardpoint.attacks.minimal.ddn import DDN
+from hardpoint.attacks.minimal.deepfool import DeepFool
+from hardpoint.attacks.minimal.ead import EAD
+from hardpoint.attacks.minimal.fab import FAB
+from hardpoint.attacks.minimal.fmn import FMN
+from hardpoint.attacks.minimal.pdpgd import PDPGD
+from hardpoint.attacks.minimal.sigma_zero import SigmaZero
+from hardpoint.attacks.minimal.superdeepfool import SuperDeepFool
 from hardpoint.attacks.score.nes import NES
 from hardpoint.attacks.score.simba import Basis, SimBA
 from hardpoint.attacks.score.square import Square
@@ -19,20 +28,29 @@ from hardpoint.attacks.transfer import Transfer
 
 __all__ = [
     "APGD",
+    "DDN",
+    "EAD",
+    "FAB",
     "FGSM",
+    "FMN",
     "NES",
+    "PDPGD",
     "PGD",
     "AttackResult",
     "Basis",
     "BoundaryAttack",
+    "CarliniWagner",
+    "DeepFool",
     "GeoDA",
     "HopSkipJump",
     "Loss",
     "MultiTargeted",
     "Passes",
     "RayS",
+    "SigmaZero",
     "SimBA",
     "Square",
+    "SuperDeepFool",
     "SurFree",
     "TableSearch",
     "Transfer",
