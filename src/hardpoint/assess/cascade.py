@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from hardpoint.attacks import (
     APGD,
+    CAPGD,
     DDN,
     FAB,
     FMN,
+    MOEVA,
     PGD,
     HopSkipJump,
     MultiTargeted,
@@ -141,7 +143,10 @@ def _white_box(mode: Mode, targets: int, perturbation: Perturbation) -> tuple[St
 
 
 def _nearest(perturbation: Perturbation, targets: int) -> tuple[Attack, ...]:
-    """The minimal-norm attack of the standard protocol; in L0, which FAB does not know, sigma-zero."""
+    """The minimal-norm attack of the standard protocol; in L0, which FAB does not know, sigma-zero. For tables the
+    constrained adaptive attack."""
+    if isinstance(perturbation, FeatureEdits):
+        return CAPGD(steps=100), CAPGD(steps=100, random_start=True), MOEVA(generations=100, offspring=32)
     if isinstance(perturbation, L0):
         return (SigmaZero(steps=300),)
     return (FAB(steps=100, targets=targets),) if isinstance(perturbation, Linf | L2 | L1) else ()
@@ -183,11 +188,13 @@ def _fast(targets: int, perturbation: Perturbation) -> tuple[Stage, ...]:
             MultiTargeted(targets=targets, probe_steps=5, top=min(3, targets), steps=25),
             MultiTargeted(targets=targets, probe_steps=10, top=min(4, targets), steps=100),
         )
-    sparse = (Stage(SigmaZero(steps=100)),) if isinstance(perturbation, L0) else ()
+    own: tuple[Attack, ...] = (SigmaZero(steps=100),) if isinstance(perturbation, L0) else ()
+    if isinstance(perturbation, FeatureEdits):
+        own = (CAPGD(steps=20), CAPGD(steps=20, random_start=True))
     return (
         Stage(PGD(steps=10, loss="margin", decay=True)),
         Stage(APGD(loss="ce", steps=30)),
-        *sparse,
+        *(Stage(attack) for attack in own),
         Stage(probes[0], left=0.5),
         Stage(probes[1], left=0.25),
         Stage(_black_box(perturbation, 2000), left=0.1, sampled=False),

@@ -23,16 +23,27 @@ from hardpoint.attacks.minimal.superdeepfool import SuperDeepFool
 from hardpoint.attacks.score.nes import NES
 from hardpoint.attacks.score.simba import Basis, SimBA
 from hardpoint.attacks.score.square import Square
-from hardpoint.attacks.tabular.search import TableSearch
+from hardpoint.attacks.tabular import (
+    CAPGD,
+    MOEVA,
+    CoordinateAttack,
+    ExactDistances,
+    LeafTupleAttack,
+    TableSearch,
+    caa,
+    exact_distances,
+)
 from hardpoint.attacks.transfer import Transfer
 
 __all__ = [
     "APGD",
+    "CAPGD",
     "DDN",
     "EAD",
     "FAB",
     "FGSM",
     "FMN",
+    "MOEVA",
     "NES",
     "PDPGD",
     "PGD",
@@ -40,9 +51,12 @@ __all__ = [
     "Basis",
     "BoundaryAttack",
     "CarliniWagner",
+    "CoordinateAttack",
     "DeepFool",
+    "ExactDistances",
     "GeoDA",
     "HopSkipJump",
+    "LeafTupleAttack",
     "Loss",
     "MultiTargeted",
     "Passes",
@@ -54,4 +68,6 @@ __all__ = [
     "SurFree",
     "TableSearch",
     "Transfer",
+    "caa",
+    "exact_distances",
 ]
