@@ -59,7 +59,7 @@ def test_a_finding_that_voids_the_number_is_inconclusive(
         result = assess(*args, **settings)
         return replace(result, record=replace(result.record, findings=(voiding,)))
 
-    monkeypatch.setattr("hardpoint.cli.assess_command.assess", doubtful)
+    monkeypatch.setattr("hardpoint.cli.job.assess", doubtful)
     said = hardpoint(*BASIC, "--gate", "0.1")
     assert said.code == 5
     assert lines(said.out)[1] == "      HP301: noise broke more"
