@@ -27,16 +27,28 @@ if TYPE_CHECKING:
     from hardpoint.evidence.finding import Finding as Finding
     from hardpoint.evidence.finding import Severity as Severity
     from hardpoint.evidence.rate import Rate as Rate
+    from hardpoint.threats.colour import Colour as Colour
     from hardpoint.threats.features import FeatureEdits as FeatureEdits
+    from hardpoint.threats.flow import Flow as Flow
     from hardpoint.threats.goals import Targeted as Targeted
     from hardpoint.threats.goals import Untargeted as Untargeted
     from hardpoint.threats.l0 import L0 as L0
     from hardpoint.threats.l1 import L1 as L1
     from hardpoint.threats.l2 import L2 as L2
     from hardpoint.threats.linf import Linf as Linf
+    from hardpoint.threats.patch import Patch as Patch
+    from hardpoint.threats.perceptual import Perceptual as Perceptual
+    from hardpoint.threats.snr import SNR as SNR
+    from hardpoint.threats.spatial import Spatial as Spatial
     from hardpoint.threats.threat import Threat as Threat
 
 _HOMES = {
+    "Colour": "threats.colour",
+    "Flow": "threats.flow",
+    "Patch": "threats.patch",
+    "Perceptual": "threats.perceptual",
+    "SNR": "threats.snr",
+    "Spatial": "threats.spatial",
     "FeatureEdits": "threats.features",
     "Result": "assess.result",
     "assess": "assess.assess",

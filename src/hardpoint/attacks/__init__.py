@@ -20,9 +20,16 @@ from hardpoint.attacks.minimal.fmn import FMN
 from hardpoint.attacks.minimal.pdpgd import PDPGD
 from hardpoint.attacks.minimal.sigma_zero import SigmaZero
 from hardpoint.attacks.minimal.superdeepfool import SuperDeepFool
+from hardpoint.attacks.parametrised.ascent import ParameterAscent
+from hardpoint.attacks.parametrised.search import ParameterSearch
+from hardpoint.attacks.patch.placement import Poses
+from hardpoint.attacks.patch.search import PatchSearch
+from hardpoint.attacks.patch.single import PatchAttack
+from hardpoint.attacks.patch.universal import UniversalPatch
 from hardpoint.attacks.score.nes import NES
 from hardpoint.attacks.score.simba import Basis, SimBA
 from hardpoint.attacks.score.square import Square
+from hardpoint.attacks.spatial.grid import SpatialGrid
 from hardpoint.attacks.tabular import (
     CAPGD,
     MOEVA,
@@ -34,6 +41,7 @@ from hardpoint.attacks.tabular import (
     exact_distances,
 )
 from hardpoint.attacks.transfer import Transfer
+from hardpoint.attacks.universal import UniversalPerturbation
 
 __all__ = [
     "APGD",
@@ -59,15 +67,23 @@ __all__ = [
     "LeafTupleAttack",
     "Loss",
     "MultiTargeted",
+    "ParameterAscent",
+    "ParameterSearch",
     "Passes",
+    "PatchAttack",
+    "PatchSearch",
+    "Poses",
     "RayS",
     "SigmaZero",
     "SimBA",
+    "SpatialGrid",
     "Square",
     "SuperDeepFool",
     "SurFree",
     "TableSearch",
     "Transfer",
+    "UniversalPatch",
+    "UniversalPerturbation",
     "caa",
     "exact_distances",
 ]

@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
+from hardpoint import threats
 from hardpoint.attacks.base import usable_threat
 from hardpoint.cli.config import HttpSettings, ModelSettings, Settings, ThreatSettings
 from hardpoint.cli.layers import Resolved
+from hardpoint.cli.threat_kinds import KINDS
 from hardpoint.core.access import Access
 from hardpoint.core.errors import ConfigError, DataError, HardpointError, ModelError, ThreatError
 from hardpoint.core.suggest import did_you_mean
@@ -23,10 +25,9 @@ from hardpoint.engine.guard import preserved_random_state
 from hardpoint.models.base import Model
 from hardpoint.models.http import OpenInference, PlainJson, WireProtocol
 from hardpoint.models.loading import load_model
-from hardpoint.threats import L0, L1, L2, Linf, Perturbation, Targeted, Threat
+from hardpoint.threats import Perturbation, Targeted, Threat
 from hardpoint.threats.features import FeatureEdits, Schema
 
-_BALLS: dict[str, type[Linf] | type[L2] | type[L1] | type[L0]] = {"linf": Linf, "l2": L2, "l1": L1, "l0": L0}
 _PROBE = 2  # some layers refuse a batch of one
 
 
@@ -176,7 +177,11 @@ def _perturbation(said: ThreatSettings) -> Perturbation:
     if said.schema_file is not None:
         eps = math.inf if said.eps is None else said.eps
         return FeatureEdits(Schema.load(said.schema_file), eps, said.norm or "l2", said.max_changed)
-    made: Perturbation = _BALLS[said.kind](said.eps if said.eps is not None else 0.0)
+    kind = KINDS[said.kind]
+    given = {option: getattr(said, option) for option in kind.options}
+    if kind.size is not None:
+        given[kind.size] = said.eps
+    made: Perturbation = getattr(threats, kind.name)(**{k: v for k, v in given.items() if v is not None})
     return made
 
 

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from hardpoint.cli.threat_kinds import KINDS, OPTIONS
+
 Word = Literal["gradients", "scores", "labels"]
 Format = Literal["html", "json", "sarif", "junit"]
 
@@ -109,7 +111,9 @@ class DataSettings(Table):
 class ThreatSettings(Table):
     """``[[threats]]``: one attacker."""
 
-    kind: Literal["linf", "l2", "l1", "l0", "features"]
+    kind: Literal[
+        "linf", "l2", "l1", "l0", "snr", "perceptual", "patch", "spatial", "flow", "colour", "features"
+    ]
     eps: Eps | None = None
     access: Word | None = None
     queries: AtLeastOne | None = None
@@ -118,16 +122,29 @@ class ThreatSettings(Table):
     schema_file: str | None = Field(default=None, alias="schema")
     norm: Literal["linf", "l2", "l1", "l0"] | None = None
     max_changed: Annotated[int, Field(ge=0)] | None = None
+    translation: Share | None = None
+    spacing: AtLeastOne | None = None
+    hue: Annotated[float, Field(ge=0, le=180)] | None = None
+    saturation: Annotated[float, Field(ge=0)] | None = None
+    contrast: Share | None = None
+    brightness: Share | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> ThreatSettings:
         if self.kind == "features":
             if self.schema_file is None:
                 raise ValueError('schema = "FILE" for features')
-        elif self.eps is None:
-            raise ValueError('eps, for example "8/255"')
+        elif self.eps is None and KINDS[self.kind].size is not None:
+            raise ValueError(f'eps, for example "{KINDS[self.kind].example}"')
         elif self.schema_file is not None or self.norm is not None or self.max_changed is not None:
             raise ValueError("schema, norm and max_changed with kind = 'features' only")
+        known = () if self.kind == "features" else KINDS[self.kind].options
+        for option in OPTIONS:
+            if getattr(self, option) is not None and option not in known:
+                kinds = ", ".join(f"'{name}'" for name, kind in KINDS.items() if option in kind.options)
+                raise ValueError(f"{option} with kind = {kinds} only")
+        if self.kind == "colour" and all(getattr(self, option) is None for option in known):
+            raise ValueError(f"a limit for colour: {', '.join(known)}")
         if self.queries is not None and self.access == "gradients":
             raise ValueError("queries with access = 'scores' or 'labels' only")
         return self

@@ -4,13 +4,17 @@
 
     KIND[:EPS][@OPTION[:OPTION ...]]
 
-    KIND     linf, l2, l1, l0 or features
-    EPS      a number or a fraction
+    KIND     linf, l2, l1, l0, snr, perceptual, patch, spatial, flow, colour or features
+    EPS      a number or a fraction: the budget; decibels for snr, the share of the image for patch, degrees for
+             spatial, pixels for flow
     OPTION   gradients, scores, labels    what the attacker sees; all the model shows by default
              1000q                        how often it may ask about one input
              to=3                         the label it wants; any wrong one by default
              gate=0.45                    the robust accuracy asked for
              schema=FILE, norm=l2, max=3  for features: the schema, the norm of eps, the most changes
+    translation=0.1              for spatial: the largest shift, as a share of the side
+    spacing=4                    for flow: pixels between control points
+    hue=30, saturation=0.3, contrast=0.2, brightness=0.1  for colour: degrees, and shares
 """
 
 from __future__ import annotations
@@ -18,12 +22,20 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from hardpoint.cli.threat_kinds import KINDS, OPTIONS
 from hardpoint.core.errors import ConfigError
 from hardpoint.core.suggest import did_you_mean
 
-_KINDS = ["linf", "l2", "l1", "l0", "features"]
+_KINDS = [*KINDS, "features"]
 _WORDS = ["gradients", "scores", "labels"]
-_KEYS = {"to": "target", "gate": "gate", "schema": "schema", "norm": "norm", "max": "max_changed"}
+_KEYS = {
+    "to": "target",
+    "gate": "gate",
+    "schema": "schema",
+    "norm": "norm",
+    "max": "max_changed",
+    **{option: option for option in OPTIONS},
+}
 _FORM = "write it as linf:8/255, l2:0.5@scores:1000q or features:0.3@schema=rows.toml"
 
 

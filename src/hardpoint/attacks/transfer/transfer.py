@@ -112,6 +112,11 @@ class Transfer(StandaloneAttack):
         return f"Transfer-{Loss.parse(self.loss).value} {self.steps}{tags} from {len(self.surrogates)}"
 
     @property
+    def queries(self) -> int:
+        """Queries to the target for an input that is attacked to the end."""
+        return 1 if self.ask_every is None else -(-self.steps // self.ask_every)
+
+    @property
     def surrogate_passes(self) -> int:
         """Forward passes of surrogates, and as many backward, for an input that is attacked to the end."""
         gradients = math.prod(processor.gradients for processor in self.processors)

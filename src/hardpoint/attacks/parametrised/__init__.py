@@ -1,0 +1,1 @@
+"""Attacks on perturbations that a few numbers describe."""

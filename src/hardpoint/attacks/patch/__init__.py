@@ -1,0 +1,1 @@
+"""Attacks that put a patch into images."""

@@ -1,0 +1,1 @@
+"""Attacks that move the pixels of images."""
