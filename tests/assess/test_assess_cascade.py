@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 import hardpoint as hp
-from hardpoint.assess.cascade import QUOTA, Mode, Stage, cascade, quota, wider
+from hardpoint.assess.cascade import QUOTA, Mode, cascade, quota, wider
+from hardpoint.assess.stage import Stage
 from hardpoint.attacks import PGD
 from hardpoint.evidence import StageRecord, Status, Verdict
 from hardpoint.threats import Threat
@@ -45,6 +46,7 @@ def test_dear_stages_meet_only_the_close_and_the_first_ones_all(classes):
     assert wider(Threat(hp.Linf(0.1), access="scores"), Mode.FAST, classes) == ()
 
 
+@pytest.mark.usefixtures("no_panel")
 def test_every_standing_input_is_met_or_spared_and_the_far_ones_cost_little():
     result = hp.assess(NET, X, Y, threat=hp.Linf(0.02), **QUIET)
     right, broken = int((result.record.outcomes.status != Status.CLEAN_ERROR).sum()), 0
@@ -59,6 +61,7 @@ def test_every_standing_input_is_met_or_spared_and_the_far_ones_cost_little():
     assert spent.max() > 300
 
 
+@pytest.mark.usefixtures("no_panel")
 @pytest.mark.parametrize(("scale", "shift"), [(2.0, 0.0), (1.0, 100.0), (1.0, -100.0)])
 def test_who_meets_a_stage_does_not_depend_on_the_scores_shift_or_unit(scale, shift):
     """Another unit changes what cross-entropy climbs; the rule itself, which the first stage's margins feed, not."""
@@ -100,12 +103,12 @@ def test_honest_models_are_not_widened():
 
 
 def test_one_control_input_that_falls_stands_for_twenty():
-    from hardpoint.assess.strength import _residual
+    from hardpoint.assess.panel.residual import residual
 
     first = StageRecord("first", 1000, 100, 0, 0, 0, 0.0)
     calm = StageRecord("last", 50, 0, 0, 0, 0, 0.0, spared=850, sampled=45)
-    assert _residual((first, calm)).verdict is Verdict.PASS
+    assert residual((first, calm)).verdict is Verdict.PASS
     alarmed = StageRecord("last", 50, 1, 0, 0, 0, 0.0, spared=850, sampled=45, sampled_broken=1)
-    check = _residual((first, alarmed))
+    check = residual((first, alarmed))
     assert check.verdict is Verdict.WARN
     assert check.measured == pytest.approx(1 / 1000 + 19 / 1000)

@@ -59,6 +59,7 @@ def test_a_pocket_that_the_attack_jumps_over_is_not_reported_as_robust():
     }
 
 
+@pytest.mark.usefixtures("no_panel")
 @pytest.mark.parametrize(
     "threat",
     [
@@ -80,6 +81,7 @@ def test_batch_size_changes_nothing(threat):
         assert torch.allclose(one.adversarial, other.adversarial, atol=1e-9)
 
 
+@pytest.mark.usefixtures("no_panel")
 def test_workers_change_nothing():
     model = mlp(dtype=torch.float64)
     x, y = labelled(model, 24, dtype=torch.float64)
@@ -91,6 +93,7 @@ def test_workers_change_nothing():
         assert torch.allclose(one.adversarial, other.adversarial, atol=1e-9)
 
 
+@pytest.mark.usefixtures("no_panel")
 def test_same_seed_same_bits():
     model = conv()
     x = rand(48, 2, 6, 5, seed=1)
@@ -100,6 +103,7 @@ def test_same_seed_same_bits():
     assert torch.equal(first.broken, again.broken)
 
 
+@pytest.mark.usefixtures("no_panel")
 def test_float32_flags_hardly_depend_on_the_batch():
     model = mlp()
     x, y = labelled(model, 200)
@@ -144,6 +148,7 @@ def test_the_model_and_the_generators_are_left_as_they_were(fails):
     handle.remove()
 
 
+@pytest.mark.usefixtures("no_panel")
 @pytest.mark.parametrize("at", [3, 30, 90, 200])
 def test_a_run_that_died_continues_to_the_same_result(tmp_path: Path, at: int):
     model = mlp()
@@ -183,6 +188,7 @@ def test_a_saved_result_is_read_back(tmp_path: Path):
     assert result.report(tmp_path / "page.html").stat().st_size < 2_000_000
 
 
+@pytest.mark.usefixtures("no_panel")
 @pytest.mark.parametrize(("shift", "scale"), [(100.0, 1.0), (-100.0, 1.0), (0.0, 1e-3), (0.0, 1e3)])
 def test_shift_and_scale_of_the_scores_change_no_flag(shift, scale):
     model = mlp(dtype=torch.float64)
@@ -219,6 +225,7 @@ def test_the_doctor_is_silent_on_honest_models(model):
     assert hp.doctor(model, x, torch.zeros(250, dtype=torch.int64)) == ()
 
 
+@pytest.mark.usefixtures("no_panel")
 def test_probabilities_and_scores_give_the_same_flags():
     model = mlp(dtype=torch.float64)
     x, y = labelled(model, 80, dtype=torch.float64)
@@ -272,6 +279,7 @@ def test_bad_input_gets_an_error_with_a_cure(name, tmp_path: Path):
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.usefixtures("no_panel")
 def test_assert_robust_says_why(tmp_path: Path):
     model = mlp()
     x, y = labelled(model)
@@ -280,6 +288,7 @@ def test_assert_robust_says_why(tmp_path: Path):
         hp.testing.assert_robust(model, (x, y), hp.Linf(0.3), at_least=0.99)
 
 
+@pytest.mark.usefixtures("no_panel")
 def test_a_targeted_goal_counts_only_its_label():
     model = mlp()
     x, y = labelled(model)
@@ -293,6 +302,7 @@ def test_a_targeted_goal_counts_only_its_label():
     assert not bool(result.broken[5:][y[5:] == 2].any())
 
 
+@pytest.mark.usefixtures("no_panel")
 def test_seconds_run_out_and_the_rest_is_done_on_resume(tmp_path: Path):
     model = mlp()
     x, y = labelled(model)
@@ -323,6 +333,7 @@ def test_rows_that_break_the_constraints_are_counted_and_said():
     assert counted[0].severity.word == "fail"
 
 
+@pytest.mark.usefixtures("no_panel")
 def test_a_random_model_is_no_less_robust_to_nothing():
     model = Noisy(mlp(), 0.002).eval()
     x, _ = labelled(mlp(), 60)

@@ -15,6 +15,7 @@ from hardpoint.assess.prepare import examined, few_inputs, prepare
 from hardpoint.assess.progress import Progress, shown_progress
 from hardpoint.assess.result import Result
 from hardpoint.assess.run import Run, remembered_twin
+from hardpoint.attacks.transfer.surrogates import load_surrogates
 from hardpoint.data import Dataset, MemoryDataset
 from hardpoint.engine.budget import Budget
 from hardpoint.engine.executors import Executor, executor_of
@@ -40,6 +41,7 @@ def assess(
     resume: bool = False,
     workers: int | Executor = 1,
     batch_size: int | None = None,
+    surrogates: Any = (),
     gate: float | None = None,
     name: str | None = None,
     allow_training: tuple[str, ...] = (),
@@ -62,6 +64,8 @@ def assess(
         resume: continue the run in ``run_dir``.
         workers: local processes, or an executor.
         batch_size: inputs in flight; chosen from the input's size by default.
+        surrogates: models of the attacker's own, one or several, to attack this one through; transfer then comes first
+            for black-box threats, and is one more attack of ``thorough`` and of the checks for others.
         gate: the robust accuracy asked for; the record's verdict fails below it.
         name: what the assessment is called in reports and run folders; the threat's name by default.
         allow_training: names of layers that may stay in training mode.
@@ -89,6 +93,7 @@ def assess(
             budget=budget or Budget(),
             name=name,
             batch_size=batch_size,
+            surrogates=load_surrogates(surrogates) if surrogates else (),
             allow_training=allow_training,
             twin_of=lambda known: remembered_twin(folder.assessment(known)) if folder and resume else None,
         )

@@ -9,37 +9,19 @@ stage however far they are: they show what the rule costs, and whether it can be
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hardpoint.attacks import (
-    APGD,
-    CAPGD,
-    DDN,
-    FAB,
-    FMN,
-    MOEVA,
-    PGD,
-    HopSkipJump,
-    MultiTargeted,
-    RayS,
-    SigmaZero,
-    Square,
-    SuperDeepFool,
-    SurFree,
-    TableSearch,
-)
+from hardpoint.assess.arsenal import arsenal_for
+from hardpoint.assess.stage import Stage
+from hardpoint.attacks.transfer import Momentum, Transfer, VarianceTuning
 from hardpoint.core.access import Access
 from hardpoint.core.errors import ConfigError
 from hardpoint.core.rng import Rng
-from hardpoint.engine.attack import Attack
-from hardpoint.threats import L0, L1, L2, Linf, Perturbation
-from hardpoint.threats.features import FeatureEdits
+from hardpoint.models.base import Differentiable
 from hardpoint.threats.threat import Threat
 
 
@@ -68,22 +50,6 @@ QUOTA = 0.05
 """The share of inputs that go through every stage, however far from falling."""
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One attack of a cascade, for standing inputs with at most the share ``left`` of their clean lead left.
-
-    ``sampled`` says whether the quota meets it too.
-    """
-
-    attack: Attack
-    left: float = math.inf
-    sampled: bool = True
-
-    def beyond(self, lead_left: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which inputs stand too far from falling for this stage; one whose lead is not known does not."""
-        return np.asarray(lead_left > self.left)
-
-
 def quota(positions: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
     """Which inputs go through every stage: drawn for each input alone."""
     drawn = Rng(seed).fork("quota").uniform(torch.from_numpy(positions), (1,), dtype=torch.float64)
@@ -93,7 +59,13 @@ def quota(positions: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
 _QUERIES = {Mode.FAST: 1000, Mode.STANDARD: 5000, Mode.THOROUGH: 20_000}
 
 
-def cascade(threat: Threat, mode: Mode, classes: int | None, queries: int | None = None) -> tuple[Stage, ...]:
+def cascade(
+    threat: Threat,
+    mode: Mode,
+    classes: int | None,
+    queries: int | None = None,
+    surrogates: tuple[Differentiable, ...] = (),
+) -> tuple[Stage, ...]:
     """The stages for a threat.
 
     Args:
@@ -101,6 +73,8 @@ def cascade(threat: Threat, mode: Mode, classes: int | None, queries: int | None
         mode: how hard to try.
         classes: how many the model has, where known; targeted attacks have one fewer targets.
         queries: a further limit on queries per input.
+        surrogates: the attacker's own models. What they break costs an attacker without gradients a query, so
+            transfer comes first there; with gradients it is one more idea of ``thorough``.
 
     >>> from hardpoint.threats import Linf
     >>> for stage in cascade(Threat(Linf(0.1)), Mode.FAST, classes=10):
@@ -111,91 +85,38 @@ def cascade(threat: Threat, mode: Mode, classes: int | None, queries: int | None
     0.25 MultiTargeted 9×10 + 4×100
     0.1 Square 2000
     """
-    queries = min(threat.queries or _QUERIES[mode], queries or _QUERIES[Mode.THOROUGH])
-    if isinstance(threat.perturbation, FeatureEdits) and threat.access < Access.GRADIENTS:
-        return (Stage(TableSearch(queries=queries, needs=threat.access)),)
-    if threat.access is Access.SCORES:
-        return (Stage(Square(queries=queries)),)
-    if threat.access is Access.LABELS:
-        return (Stage(HopSkipJump(queries=queries)),)
-    return _white_box(mode, min(9, max(1, (classes or 10) - 1)), threat.perturbation)
-
-
-def _white_box(mode: Mode, targets: int, perturbation: Perturbation) -> tuple[Stage, ...]:
-    fast = _fast(targets, perturbation)
-    if mode is Mode.FAST:
-        return fast
-    standard: tuple[Attack, ...] = (
-        APGD(loss="ce", steps=100),
-        *(APGD(loss="dlr", steps=100, target_rank=rank) for rank in range(1, targets + 1)),
-        *_nearest(perturbation, targets),
-        _black_box(perturbation, 5000),
-    )
-    if mode is Mode.STANDARD:
-        return tuple(Stage(attack) for attack in standard)
-    extra: tuple[Attack, ...] = (
-        PGD(steps=200, loss="margin", restarts=3),
-        APGD(loss="margin", steps=200),
-        MultiTargeted(targets=targets, probe_steps=10, top=targets, steps=100),
-        *_thorough(perturbation),
-    )
-    return tuple(Stage(attack) for attack in (*(s.attack for s in fast), *standard, *extra))
-
-
-def _nearest(perturbation: Perturbation, targets: int) -> tuple[Attack, ...]:
-    """The minimal-norm attack of the standard protocol; in L0, which FAB does not know, sigma-zero. For tables the
-    constrained adaptive attack."""
-    if isinstance(perturbation, FeatureEdits):
-        return CAPGD(steps=100), CAPGD(steps=100, random_start=True), MOEVA(generations=100, offspring=32)
-    if isinstance(perturbation, L0):
-        return (SigmaZero(steps=300),)
-    return (FAB(steps=100, targets=targets),) if isinstance(perturbation, Linf | L2 | L1) else ()
-
-
-def _thorough(perturbation: Perturbation) -> tuple[Attack, ...]:
-    """Other ideas for the inputs that are left: minimal-norm attacks, and labels alone."""
-    if isinstance(perturbation, Linf):
-        return FMN(steps=500), RayS(queries=2000)
-    if isinstance(perturbation, L2):
-        return (
-            FMN(steps=500),
-            DDN(steps=500),
-            SuperDeepFool(),
-            SurFree(queries=2000),
-            HopSkipJump(queries=2000),
+    arsenal, thorough = arsenal_for(threat.perturbation, classes), mode is Mode.THOROUGH
+    transfer = transfers(surrogates)
+    if threat.access is Access.GRADIENTS:
+        fast, standard = arsenal.fast(), arsenal.standard()
+        if mode is Mode.FAST:
+            return fast
+        attacks = (
+            (*(s.attack for s in fast), *standard, *arsenal.extra(), *transfer) if thorough else standard
         )
-    return (FMN(steps=500),) if isinstance(perturbation, L1 | L0) else ()
+        return tuple(Stage(attack) for attack in attacks)
+    left = min(threat.queries or _QUERIES[mode], queries or _QUERIES[Mode.THOROUGH])
+    left = max(1, left - sum(attack.queries for attack in transfer))
+    find = arsenal.by_scores if threat.access is Access.SCORES else arsenal.by_labels
+    return tuple(Stage(attack) for attack in (*transfer, *find(left, thorough=thorough)))
 
 
-def _black_box(perturbation: Perturbation, queries: int) -> Attack:
-    if isinstance(perturbation, FeatureEdits):
-        return TableSearch(queries=queries)
-    return Square(queries=queries, rescale=queries < 5000)
+def transfers(surrogates: tuple[Differentiable, ...]) -> tuple[Transfer, ...]:
+    """Attacks through the attacker's own models: with momentum alone, which suits models that are alike, and with
+    gradients averaged around the point, which suits those that are not."""
+    if not surrogates:
+        return ()
+    steadier = (Momentum(1.0, nesterov=True), VarianceTuning(neighbours=5))
+    return (
+        Transfer(surrogates, steps=20, ask_every=5),
+        Transfer(surrogates, processors=steadier, steps=20, ask_every=5),
+    )
 
 
 def wider(threat: Threat, mode: Mode, classes: int | None) -> tuple[Stage, ...]:
-    """What runs on top of ``fast`` where the checks say that gradients mislead: the stages of ``standard``."""
+    """What runs on top of ``fast`` where the checks say that gradients mislead: the stages of ``standard``, where they
+    add any."""
     if mode is not Mode.FAST or threat.access is not Access.GRADIENTS:
         return ()
-    return cascade(threat, Mode.STANDARD, classes)
-
-
-def _fast(targets: int, perturbation: Perturbation) -> tuple[Stage, ...]:
-    """Orders, lengths and limits come from the experiment in docs/cascade.md."""
-    probes: tuple[Attack, Attack] = (APGD(loss="margin", steps=75), APGD(loss="margin", steps=400))
-    if targets > 1:
-        probes = (
-            MultiTargeted(targets=targets, probe_steps=5, top=min(3, targets), steps=25),
-            MultiTargeted(targets=targets, probe_steps=10, top=min(4, targets), steps=100),
-        )
-    own: tuple[Attack, ...] = (SigmaZero(steps=100),) if isinstance(perturbation, L0) else ()
-    if isinstance(perturbation, FeatureEdits):
-        own = (CAPGD(steps=20), CAPGD(steps=20, random_start=True))
-    return (
-        Stage(PGD(steps=10, loss="margin", decay=True)),
-        Stage(APGD(loss="ce", steps=30)),
-        *(Stage(attack) for attack in own),
-        Stage(probes[0], left=0.5),
-        Stage(probes[1], left=0.25),
-        Stage(_black_box(perturbation, 2000), left=0.1, sampled=False),
-    )
+    known = [stage.attack for stage in cascade(threat, mode, classes)]
+    return tuple(s for s in cascade(threat, Mode.STANDARD, classes) if s.attack not in known)

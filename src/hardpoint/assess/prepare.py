@@ -12,7 +12,7 @@ from torch import Tensor
 from hardpoint import __version__
 from hardpoint.assess.cascade import Mode, cascade, wider
 from hardpoint.assess.doctor import Diagnosis, diagnose
-from hardpoint.assess.strength import PILOT, spread
+from hardpoint.assess.panel import PILOT, spread
 from hardpoint.assess.work import Session
 from hardpoint.attacks.base import check_target, checked_capacity, usable_threat
 from hardpoint.core.access import Access
@@ -25,7 +25,7 @@ from hardpoint.engine.randomness import samples_for
 from hardpoint.engine.search import Target
 from hardpoint.engine.twin import TwinPlan, choose_twin
 from hardpoint.evidence.finding import Finding, finding
-from hardpoint.models.base import Model
+from hardpoint.models.base import Differentiable, Model
 from hardpoint.models.limits import limit_access
 from hardpoint.threats.features import FeatureEdits, LintKind, lint
 from hardpoint.threats.perturbation import Perturbation
@@ -77,7 +77,7 @@ class Prepared:
         if self.budget.queries is None or not self.black_box:
             return False
         in_full = cascade(self.session.threat, self.mode, None)
-        return self.budget.queries < max(getattr(stage.attack, "queries", 0) for stage in in_full)
+        return self.budget.queries < sum(getattr(stage.attack, "queries", None) or 0 for stage in in_full)
 
     def plan(self) -> dict[str, Any]:
         """What identifies the work: everything that can change a bit of the result."""
@@ -110,6 +110,7 @@ def prepare(
     budget: Budget,
     name: str | None,
     batch_size: int | None,
+    surrogates: tuple[Differentiable, ...],
     allow_training: tuple[str, ...],
     twin_of: Callable[[str], TwinPlan | None],
 ) -> Prepared:
@@ -126,7 +127,7 @@ def prepare(
     diagnosis.raise_if_unusable()
     check_dataset(data, diagnosis.model.box, diagnosis.classes)
     check_target(threat, diagnosis.classes)
-    stages = cascade(threat, mode, diagnosis.classes, queries=budget.queries)
+    stages = cascade(threat, mode, diagnosis.classes, queries=budget.queries, surrogates=surrogates)
     black_box = threat.access is not Access.GRADIENTS
     searched = limit_access(diagnosis.model, threat.access) if black_box else diagnosis.model
     name = name or threat.name
@@ -138,7 +139,9 @@ def prepare(
         _samples(searched, sample, threat, seed) if diagnosis.is_random else 1,
     )
     wide = wider(threat, mode, diagnosis.classes)
-    session = Session(target, data, threat, stages, wide, seed, sample.device, deadline)
+    session = Session(
+        target, data, threat, stages, wide, seed, sample.device, deadline, diagnosis.classes, surrogates
+    )
     findings = (
         *_access_findings(threat, Threat.of(wanted), model),
         *_schema_findings(threat, sample),

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from hardpoint.assess.metrics import table_metrics
+from hardpoint.assess.panel import Strength
 from hardpoint.assess.prepare import Prepared
+from hardpoint.assess.queries import query_curve
 from hardpoint.assess.result import ExampleSource
-from hardpoint.assess.strength import Strength, query_curve
 from hardpoint.assess.work import Session, Table
 from hardpoint.evidence.assessment import Assessment, Examples, StageRecord, Status
 from hardpoint.evidence.finding import Finding, Severity, finding
@@ -41,16 +42,15 @@ def make_record(
     standing = int((~outcomes.broken).sum())
     cut = int((outcomes.status == Status.UNFINISHED).sum())
     budget_spent = out_of_time or (cut > 0 and (not prepared.black_box or prepared.short_of_queries))
-    queries = prepared.query_limit or max(
-        [getattr(s.attack, "queries", 1) for s in session.stages], default=1
-    )
-    curve = query_curve(session, table, queries) if prepared.black_box else ()
+    allowed = sum(getattr(stage.attack, "queries", None) or 0 for stage in session.stages)
+    queries = prepared.query_limit or max(1, allowed, int(outcomes.queries.max(initial=0)))
+    curve = query_curve(table, queries) if prepared.black_box else ()
     found = [*prepared.diagnosis.findings, *prepared.findings, *strength.findings]
     if budget_spent:
         found.append(finding("HP401", f"{cut} of {n} inputs were not attacked in full", measured=cut / n))
     found += _unattackable(table)
     claimed, rejected, _ = (int(v) for v in table.checks)
-    if rejected:
+    if rejected and not any(f.id == "HP306" for f in strength.findings):
         found.append(
             finding("HP306", f"{rejected} of {claimed} claims did not stand", measured=float(rejected))
         )

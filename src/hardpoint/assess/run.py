@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hardpoint.assess.cascade import quota
+from hardpoint.assess.panel import Strength, measure_strength
 from hardpoint.assess.prepare import Prepared
 from hardpoint.assess.progress import Progress
 from hardpoint.assess.record import make_record
 from hardpoint.assess.result import ExampleSource, InFolder, InMemory, Joined, Result
-from hardpoint.assess.strength import Strength, measure_strength
 from hardpoint.assess.work import Arrays, Piece, Table, do_piece
 from hardpoint.core.errors import RunError
 from hardpoint.data import MemoryDataset
@@ -95,10 +95,11 @@ class Run:
                 stages = self._stages(pool, range(len(self.session.stages)))
                 strength = self._strength(stages)
                 reasons = (*self.prepared.diagnosis.misleading, *strength.misleading)
-                if reasons and self.session.wider and not self.out_of_time:
+                allowed = self.session.threat.perturbation.eps > 0
+                if reasons and allowed and self.session.wider and not self.out_of_time:
                     start, end = len(self.session.stages), len(self.session.every_stage)
                     stages += self._stages(pool, range(start, end))
-                    strength = self._strength(stages).after(strength, reasons, stages[start:])
+                    strength = self._strength(stages, strength).after(strength, reasons, stages[start:])
         except BaseException as error:
             if self.run is not None and self.run.exists:
                 interrupted = isinstance(error, KeyboardInterrupt)
@@ -127,11 +128,11 @@ class Run:
         held = InMemory(tuple(self.examples))
         return held if self.folder is None else Joined((InFolder(self.folder), held))
 
-    def _strength(self, stages: tuple[StageRecord, ...]) -> Strength:
+    def _strength(self, stages: tuple[StageRecord, ...], again: Strength | None = None) -> Strength:
         if self.out_of_time:
-            return Strength((), (), ())
+            return Strength()
         self.display.begin("checking the attack's strength", 1)
-        strength = measure_strength(self.session, self.table, stages)
+        strength = measure_strength(self.session, self.table, stages, again)
         self.display.end("done")
         return strength
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hardpoint.assess.cascade import Stage
+from hardpoint.assess.stage import Stage
 from hardpoint.core.rng import Rng
 from hardpoint.data.dataset import Dataset
 from hardpoint.engine.budget import Deadline
@@ -21,6 +21,7 @@ from hardpoint.engine.guard import preserved_random_state
 from hardpoint.engine.search import Target, search
 from hardpoint.engine.twin import Itself, Twin, build_twin
 from hardpoint.evidence.assessment import Outcomes, Status
+from hardpoint.models.base import Differentiable
 from hardpoint.threats.threat import Threat
 
 Arrays = dict[str, NDArray[Any]]
@@ -38,6 +39,8 @@ class Session:
     seed: int
     device: torch.device
     deadline: Deadline = field(default_factory=Deadline)
+    classes: int | None = None
+    surrogates: tuple[Differentiable, ...] = ()
 
     @cached_property
     def twin(self) -> Twin | Itself:

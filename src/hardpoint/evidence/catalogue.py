@@ -164,9 +164,9 @@ RULES: dict[str, Rule] = {
         "use mode='standard' or a larger budget",
     ),
     "HP306": Rule(
-        "A claimed success did not stand when checked",
+        "Claimed successes did not stand when checked",
         "note",
-        "It was found on the fast copy, or at a rounding's distance from the boundary; it was not counted.",
+        "They were found on the fast copy, or at a rounding's distance from the boundary, and were not counted.",
         "nothing to do: only verified examples count",
     ),
     "HP307": Rule(
@@ -174,6 +174,60 @@ RULES: dict[str, Rule] = {
         "note",
         "Checks said that gradients mislead here, so the stages of mode='standard' ran on what still stood.",
         "read the number together with the checks that did not pass",
+    ),
+    "HP308": Rule(
+        "One step does better than many",
+        "warning",
+        "An iterated attack takes that step first and keeps the best; if it still does worse, it goes astray.",
+        "assess with mode='standard'; look for masked gradients: HP107, HP113",
+    ),
+    "HP309": Rule(
+        "Another step size finds more",
+        "warning",
+        "The result then depends on the attack's settings, and better settings would find more still.",
+        "assess with mode='standard' or 'thorough'",
+    ),
+    "HP310": Rule(
+        "Other starts or targets find more",
+        "warning",
+        "Searches that end in different places have not found the worst one.",
+        "assess with mode='standard' or 'thorough', which restart and aim at every class",
+    ),
+    "HP311": Rule(
+        "An attack by labels alone finds what the gradient attack missed",
+        "warning",
+        "Gradients and scores then both mislead: the gradient attack's number is too high.",
+        "use mode='thorough'; assess with labels access too",
+    ),
+    "HP312": Rule(
+        "A longer search comes much nearer",
+        "warning",
+        "The search stopped on its way: the inputs that stand may fall to more of the same.",
+        "assess with more steps: mode='standard' or 'thorough'",
+    ),
+    "HP313": Rule(
+        "The answer trembles",
+        "warning",
+        "Where faint noise changes the scores much, a gradient says little about the next step.",
+        "average gradients over noise, or repair what makes the model so rough",
+    ),
+    "HP314": Rule(
+        "Success levels off",
+        "warning",
+        "Where some inputs fall, a budget several times as large breaks more; if not, something stops the attack.",
+        "look for masked gradients: HP107, HP113; assess with scores access",
+    ),
+    "HP315": Rule(
+        "Transfer from another model finds what the gradient attack missed",
+        "warning",
+        "The other model's gradients lead where this model's own do not: they are masked.",
+        "assess with mode='thorough' and surrogates=…; look for HP113",
+    ),
+    "HP316": Rule(
+        "Planted examples are not found",
+        "warning",
+        "An attack that misses what is certainly there proves nothing where it finds nothing.",
+        "assess with mode='thorough'; find what stops the gradients before the last layer",
     ),
     "HP401": Rule(
         "The budget ran out before every input was attacked in full",

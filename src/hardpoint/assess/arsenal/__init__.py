@@ -1,0 +1,61 @@
+"""Which attacks there are for which perturbation. A new kind of perturbation is one more file here."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from hardpoint.assess.arsenal.balls import Balls
+from hardpoint.assess.arsenal.images import Parameters, Patches, Turns
+from hardpoint.assess.arsenal.tables import Tables
+from hardpoint.assess.stage import Stage
+from hardpoint.engine.attack import Attack
+from hardpoint.threats import Colour, Flow, Patch, Perturbation, Spatial
+from hardpoint.threats.features import FeatureEdits
+
+
+class Arsenal(Protocol):
+    """The attacks for one kind of perturbation."""
+
+    @property
+    def quick(self) -> Attack:
+        """A short white-box attack, for checks on a pilot."""
+        ...
+
+    def fast(self) -> tuple[Stage, ...]:
+        """Ordered by what they break per pass."""
+        ...
+
+    def standard(self) -> tuple[Attack, ...]:
+        """What runs on every input."""
+        ...
+
+    def extra(self) -> tuple[Attack, ...]:
+        """Further ideas for what is left."""
+        ...
+
+    def by_scores(self, queries: int, *, thorough: bool = False) -> tuple[Attack, ...]:
+        """For an attacker who sees scores, with ``queries`` in all."""
+        ...
+
+    def by_labels(self, queries: int, *, thorough: bool = False) -> tuple[Attack, ...]:
+        """For an attacker who sees labels, with ``queries`` in all."""
+        ...
+
+
+def arsenal_for(perturbation: Perturbation, classes: int | None = None) -> Arsenal:
+    """The attacks for ``perturbation`` and a model of ``classes``; targeted attacks have one fewer targets, at most 9.
+
+    >>> arsenal_for(Patch(area=0.02)).quick.name
+    'PatchAttack-margin 4×10'
+    """
+    targets = min(9, max(1, (classes or 10) - 1))
+    match perturbation:
+        case FeatureEdits():
+            return Tables(targets)
+        case Patch():
+            return Patches()
+        case Spatial():
+            return Turns()
+        case Colour() | Flow():
+            return Parameters()
+    return Balls(perturbation, targets)

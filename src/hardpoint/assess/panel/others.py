@@ -1,0 +1,94 @@
+"""C1, C5, C7, C9, C10: attacks of other kinds must not find what the search left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from hardpoint.assess.panel.pilot import Pilot, not_run
+from hardpoint.assess.panel.smoothed import smoothed_surrogate
+from hardpoint.assess.work import Table
+from hardpoint.attacks import FGSM, PGD, MultiTargeted
+from hardpoint.attacks.transfer import Momentum, Transfer
+from hardpoint.core.access import Access
+from hardpoint.evidence.assessment import Check, StageRecord, Status, Verdict
+from hardpoint.threats import L1, L2, Linf
+
+_QUERIES = 200
+_STEPS = 20
+_LOOKED_AT = 32
+
+
+def one_step(pilot: Pilot) -> Check:
+    """C1: one step must not do better than many."""
+    return pilot.extra("HP308", "One step finds no more", (FGSM(),))
+
+
+def step_sizes(pilot: Pilot) -> Check:
+    """C10: steps of a quarter of, and four times, the usual length."""
+    name, ball = "Other step sizes find no more", pilot.session.threat.perturbation
+    if not isinstance(ball, Linf | L2 | L1):
+        return not_run("HP309", name, 0.0, "steps have no length of their own under this threat")
+    usual = 2.5 * ball.eps / _STEPS
+    attacks = tuple(PGD(steps=_STEPS, loss="margin", step_size=usual * by) for by in (0.25, 4.0))
+    return pilot.extra("HP309", name, attacks)
+
+
+def starts_and_targets(pilot: Pilot) -> Check:
+    """C9: other random starts, another loss, and every wrong class aimed at, must agree."""
+    targets = min(9, max(1, (pilot.session.classes or 10) - 1))
+    aimed = (
+        (MultiTargeted(targets=targets, probe_steps=5, top=min(3, targets), steps=_STEPS),)
+        if targets > 1
+        else ()
+    )
+    again = PGD(steps=_STEPS, loss="ce", restarts=2)
+    return pilot.extra("HP310", "Other starts and targets find no more", (again, *aimed))
+
+
+def by_scores(pilot: Pilot, stages: tuple[StageRecord, ...], table: Table) -> Check:
+    """C5: an attacker who sees less must not do better, neither on the pilot nor where the search itself ran one.
+
+    What a black-box stage broke after short gradient attacks is given to the long ones of ``thorough``: where they
+    break it too the gradients were sound, and the search short. AutoAttack's own check allows 0.2 % of the inputs; two
+    that all gradient attacks miss show that they mislead there, one may be chance.
+    """
+    threat = pilot.session.threat.with_access(Access.SCORES)
+    check = pilot.extra(
+        "HP304", "A black-box attack on what stands", pilot.arsenal.by_scores(_QUERIES), threat
+    )
+    attacks = [stage.attack for stage in pilot.session.every_stage[: len(stages)]]
+    blind = [i for i, attack in enumerate(attacks) if attack.needs is not Access.GRADIENTS]
+    fell = np.flatnonzero((table.status == Status.BROKEN) & np.isin(table.stage, blind))[:_LOOKED_AT]
+    if len(blind) == len(attacks) or not len(fell):
+        return check
+    again = Pilot.at(pilot.session, table, fell)
+    left = np.ones(len(fell), dtype=bool)
+    for attack in (*pilot.arsenal.standard(), *pilot.arsenal.extra()):
+        if attack.needs is Access.GRADIENTS:
+            left &= ~again.broken_by(attack, pilot.session.threat, left)
+    words = (
+        f"of {len(fell)} inputs that a black-box stage broke, {int(left.sum())} fall to no gradient attack; "
+        f"{check.explanation}"
+    )
+    if left.sum() < 2:
+        return replace(check, explanation=words)
+    share = float(left.sum() / max(1, stages[0].inputs))
+    return replace(check, measured=share, verdict=Verdict.WARN, explanation=words)
+
+
+def by_labels(pilot: Pilot) -> Check:
+    """C7: nor one who sees labels only."""
+    threat = pilot.session.threat.with_access(Access.LABELS)
+    return pilot.extra("HP311", "Labels alone break no more", pilot.arsenal.by_labels(_QUERIES), threat)
+
+
+def by_transfer(pilot: Pilot) -> Check:
+    """C5, I5: nor one who attacks another model: those given, else a smooth copy of this one."""
+    name, session = "Transfer breaks no more", pilot.session
+    models = session.surrogates or smoothed_surrogate(session.target.model, pilot.x[:1])
+    if not models:
+        return not_run("HP315", name, 0.0, "no surrogate was given, and the model has nothing to smooth")
+    attack = Transfer(models, processors=(Momentum(1.0),), steps=_STEPS, ask_every=5)
+    return pilot.extra("HP315", name, (attack,))
