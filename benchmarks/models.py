@@ -42,10 +42,10 @@ def cases() -> list[Case]:
     return [
         Case("digits, plain", lambda: _digits("plain"), EPS, 0.01, True),
         Case("digits, hardened", lambda: _digits("hardened"), EPS, 0.01, True),
-        Case("MNIST LeNet5, plain", lambda: _lenet5("clean"), 0.3, 0.01),
-        Case("MNIST LeNet5, plain", lambda: _lenet5("clean"), 0.1, 0.01),
-        Case("MNIST LeNet5, adversarially trained", lambda: _lenet5("adv"), 0.3, 0.01),
-        Case("MNIST LeNet5, adversarially trained", lambda: _lenet5("adv"), 0.3, 0.01, True),
+        Case("MNIST LeNet5, plain", lambda: lenet5("clean"), 0.3, 0.01),
+        Case("MNIST LeNet5, plain", lambda: lenet5("clean"), 0.1, 0.01),
+        Case("MNIST LeNet5, adversarially trained", lambda: lenet5("adv"), 0.3, 0.01),
+        Case("MNIST LeNet5, adversarially trained", lambda: lenet5("adv"), 0.3, 0.01, True),
         Case("MNIST SmallCNN, TRADES", _small_cnn, 0.3, 0.01, True),
         Case("CIFAR-10 ResNet-2B", _resnet2b, 2 / 255, 0.5 / 255, True),
     ]
@@ -58,7 +58,7 @@ def robust_cases() -> list[Case]:
         Case("MNIST WK17a (dual bounds)", lambda: _wk17a("mnist_wk17a.pth"), 0.1, 0.01),
         Case("MNIST convex (dual bounds)", lambda: _wk17a("mnist_kw_convex.pth"), 0.1, 0.01),
         Case("CIFAR-10 ResNet-2B (PGD)", _resnet2b, 2 / 255, 0.5 / 255),
-        Case("MNIST LeNet5 (PGD)", lambda: _lenet5("adv"), 0.3, 0.01),
+        Case("MNIST LeNet5 (PGD)", lambda: lenet5("adv"), 0.3, 0.01),
         Case("MNIST SmallCNN (TRADES)", _small_cnn, 0.3, 0.01),
     ]
 
@@ -154,7 +154,7 @@ def _digits(which: str) -> tuple[nn.Module, Tensor, Tensor]:
     return trained_digits_network(which), x, y
 
 
-def _lenet5(which: str) -> tuple[nn.Module, Tensor, Tensor]:
+def lenet5(which: str) -> tuple[nn.Module, Tensor, Tensor]:
     return _loaded(LeNet5(), f"mnist_advertorch_{which}_lenet5.pt"), *mnist()
 
 

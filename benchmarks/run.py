@@ -23,8 +23,8 @@ from benchmarks.measure import Options, Table, machine
 from benchmarks.peers import PGD, version
 
 NAMES = ("pgd", "trap", "overhead", "memory", "startup")
-LONG = ("autoattack",)
-"""Only by name: these take an hour or more."""
+LONG = ("autoattack", "minimal_norms", "tables")
+"""Only by name: these take from ten minutes to hours."""
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 
 

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardpoint.cli.config import SECTIONS, keys_of, read_eps
+from hardpoint.cli.build import _perturbation
+from hardpoint.cli.config import SECTIONS, ThreatSettings, keys_of, read_eps
 from hardpoint.cli.layers import Entry, Layer, resolve
+from hardpoint.cli.threat_kinds import KINDS
 from hardpoint.cli.threat_text import read_threat
 from hardpoint.core.errors import ConfigError
 
@@ -179,6 +181,12 @@ def test_the_missing_file_is_named(here: Path) -> None:
             "features:0.3@schema=a/b.toml:norm=l2:max=4",
             {"kind": "features", "eps": "0.3", "schema_file": "a/b.toml", "norm": "l2", "max_changed": "4"},
         ),
+        ("patch:0.02@labels", {"kind": "patch", "eps": "0.02", "access": "labels"}),
+        ("spatial:30@translation=0.1", {"kind": "spatial", "eps": "30", "translation": "0.1"}),
+        ("flow:1/2@spacing=2", {"kind": "flow", "eps": "1/2", "spacing": "2"}),
+        ("colour@hue=30:contrast=0.2", {"kind": "colour", "hue": "30", "contrast": "0.2"}),
+        ("snr:30", {"kind": "snr", "eps": "30"}),
+        ("perceptual:3", {"kind": "perceptual", "eps": "3"}),
     ],
 )
 def test_threats_in_one_word(here: Path, text: str, entries: dict[str, Any]) -> None:
@@ -206,10 +214,32 @@ def test_bad_threats_name_the_part(text: str, message: str) -> None:
         read_threat(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("patch", "eps, for example"),
+        ("colour", "a limit for colour"),
+        ("linf:0.1@hue=3", "hue with kind = 'colour' only"),
+        ("patch:0.02@schema=a.toml", "kind = 'features' only"),
+        ("colour@contrast=7", "contrast"),
+    ],
+)
+def test_threats_that_do_not_fit_their_kind_are_refused(here: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolve({"threats": Entry([read_threat(text)], "--threat")}, None, {})
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "colour"])
+def test_every_kind_can_be_made(kind: str) -> None:
+    said = ThreatSettings.model_validate({"kind": kind, "eps": KINDS[kind].example})
+    made = _perturbation(said)
+    assert made.describe()["kind"] == KINDS[kind].name
+
+
 @given(st.text(max_size=30))
 def test_any_text_is_a_threat_or_a_clear_error(text: str) -> None:
     with suppress(ConfigError):
-        assert read_threat(text)["kind"] in ("linf", "l2", "l1", "l0", "features")
+        assert read_threat(text)["kind"] in (*KINDS, "features")
 
 
 @given(st.integers(0, 255), st.integers(1, 255))

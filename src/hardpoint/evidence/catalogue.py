@@ -229,6 +229,12 @@ RULES: dict[str, Rule] = {
         "An attack that misses what is certainly there proves nothing where it finds nothing.",
         "assess with mode='thorough'; find what stops the gradients before the last layer",
     ),
+    "HP317": Rule(
+        "Some inputs fall to black-box attacks only",
+        "warning",
+        "No gradient attack breaks them however long: gradients mislead around them, and others like them may stand.",
+        "use mode='standard', which runs black-box attacks on every input",
+    ),
     "HP401": Rule(
         "The budget ran out before every input was attacked in full",
         "warning",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from hardpoint.assess.panel.pilot import Pilot, not_run
@@ -13,11 +11,13 @@ from hardpoint.attacks import FGSM, PGD, MultiTargeted
 from hardpoint.attacks.transfer import Momentum, Transfer
 from hardpoint.core.access import Access
 from hardpoint.evidence.assessment import Check, StageRecord, Status, Verdict
+from hardpoint.evidence.rate import Rate
 from hardpoint.threats import L1, L2, Linf
 
 _QUERIES = 200
 _STEPS = 20
 _LOOKED_AT = 32
+_ALLOWED = 0.002
 
 
 def one_step(pilot: Pilot) -> Check:
@@ -47,35 +47,39 @@ def starts_and_targets(pilot: Pilot) -> Check:
     return pilot.extra("HP310", "Other starts and targets find no more", (again, *aimed))
 
 
-def by_scores(pilot: Pilot, stages: tuple[StageRecord, ...], table: Table) -> Check:
-    """C5: an attacker who sees less must not do better, neither on the pilot nor where the search itself ran one.
-
-    What a black-box stage broke after short gradient attacks is given to the long ones of ``thorough``: where they
-    break it too the gradients were sound, and the search short. AutoAttack's own check allows 0.2 % of the inputs; two
-    that all gradient attacks miss show that they mislead there, one may be chance.
-    """
+def by_scores(pilot: Pilot) -> Check:
+    """C5: an attacker who sees less must not do better."""
     threat = pilot.session.threat.with_access(Access.SCORES)
-    check = pilot.extra(
+    return pilot.extra(
         "HP304", "A black-box attack on what stands", pilot.arsenal.by_scores(_QUERIES), threat
     )
+
+
+def by_scores_only(pilot: Pilot, stages: tuple[StageRecord, ...], table: Table) -> Check:
+    """C5 on all inputs: what black-box stages broke after gradient attacks is given to the longest gradient attacks.
+
+    Where these break it too the gradients were sound and the search short; two inputs that none breaks show that
+    gradients mislead there. It fails where they are surely more than the 0.2 % that AutoAttack's own check allows.
+    """
+    id, name = "HP317", "What a black-box attack breaks, gradients break too"
     attacks = [stage.attack for stage in pilot.session.every_stage[: len(stages)]]
     blind = [i for i, attack in enumerate(attacks) if attack.needs is not Access.GRADIENTS]
-    fell = np.flatnonzero((table.status == Status.BROKEN) & np.isin(table.stage, blind))[:_LOOKED_AT]
-    if len(blind) == len(attacks) or not len(fell):
-        return check
-    again = Pilot.at(pilot.session, table, fell)
+    if not blind or len(blind) == len(attacks):
+        return not_run(id, name, 0.0, "the search had not both kinds of attack")
+    every = np.flatnonzero((table.status == Status.BROKEN) & np.isin(table.stage, blind))
+    fell = every[:_LOOKED_AT]
     left = np.ones(len(fell), dtype=bool)
-    for attack in (*pilot.arsenal.standard(), *pilot.arsenal.extra()):
-        if attack.needs is Access.GRADIENTS:
-            left &= ~again.broken_by(attack, pilot.session.threat, left)
-    words = (
-        f"of {len(fell)} inputs that a black-box stage broke, {int(left.sum())} fall to no gradient attack; "
-        f"{check.explanation}"
-    )
-    if left.sum() < 2:
-        return replace(check, explanation=words)
-    share = float(left.sum() / max(1, stages[0].inputs))
-    return replace(check, measured=share, verdict=Verdict.WARN, explanation=words)
+    if len(fell):
+        again = Pilot.at(pilot.session, table, fell)
+        for attack in (*pilot.arsenal.standard(), *pilot.arsenal.extra()):
+            if attack.needs is Access.GRADIENTS:
+                left &= ~again.broken_by(attack, pilot.session.threat, left)
+    missed, n = int(left.sum()), stages[0].inputs
+    verdict = Verdict.PASS if missed < 2 else Verdict.WARN
+    if missed > 1 and Rate.of(missed, n).low > _ALLOWED:
+        verdict = Verdict.FAIL
+    words = f"of {len(fell)} inputs that a black-box attack broke, {missed} fall to no gradient attack however long"
+    return Check(id, name, missed / max(1, n), 0.0, verdict, words)
 
 
 def by_labels(pilot: Pilot) -> Check:

@@ -42,9 +42,10 @@ def measure_strength(
         to_do |= {
             "HP302": lambda: budgets.monotone(curve),
             "HP303": lambda: budgets.unbounded(pilot),
-            "HP304": lambda: others.by_scores(pilot, stages, table),
+            "HP304": lambda: others.by_scores(pilot),
             "HP311": lambda: others.by_labels(pilot),
             "HP314": lambda: budgets.plateau(curve),
+            "HP317": lambda: others.by_scores_only(pilot, stages, table),
         }
         if isinstance(pilot.arsenal.quick, PGD):  # these are about steps along gradients
             to_do |= {

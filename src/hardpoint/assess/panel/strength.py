@@ -27,8 +27,10 @@ class Strength:
 
     @property
     def misleading(self) -> tuple[str, ...]:
-        """Ids of the checks that say a stronger search would find more."""
-        return tuple(c.id for c in self.checks if c.verdict in _RED)
+        """Ids of the checks that say a stronger search would find more. That gradients miss a few inputs which a
+        black-box attack found is worth a warning, but no reason to follow gradients for longer."""
+        known = (Verdict.FAIL,), _RED
+        return tuple(c.id for c in self.checks if c.verdict in known[c.id != "HP317"])
 
     def after(self, first: Strength, reasons: tuple[str, ...], stages: tuple[StageRecord, ...]) -> Strength:
         """These checks of a widened search joined with those of the ``first``, and a finding that says why it was

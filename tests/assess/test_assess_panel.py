@@ -1,0 +1,199 @@
+"""Each check of the panel passes on an honest model and speaks up where something was planted for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import hardpoint as hp
+from hardpoint.assess import run
+from hardpoint.assess.panel import Strength, budgets, measure_strength, noise, others, residual
+from hardpoint.assess.panel.binarisation import binarisation, last_linear
+from hardpoint.assess.panel.claims import claims
+from hardpoint.assess.panel.pilot import Pilot
+from hardpoint.assess.panel.smoothed import smoothed_surrogate
+from hardpoint.assess.work import Table
+from hardpoint.evidence import Verdict
+from hardpoint.evidence.assessment import Check, CurvePoint, StageRecord, Status
+from hardpoint.evidence.rate import Rate
+from small_models import Noisy, Shattered, labelled, linear, mlp, rand
+
+X = rand(48, 8, seed=8)
+BALL = hp.Linf(0.05)
+
+
+@pytest.fixture
+def examined(monkeypatch):
+    """Assess a model with two passes per input and hand out what the panel would see."""
+
+    def look(net, ball=BALL, passes=2, **settings):
+        seen = []
+
+        def keep(session, table, stages, again=None):
+            seen.append((Pilot.of(session, table), table, stages))
+            return Strength()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(run, "measure_strength", keep)
+            y = labelled(net, X)
+            budget = hp.Budget(passes=passes) if passes else None
+            hp.assess(net, X, y, threat=ball, budget=budget, progress=False, **settings)
+        return seen[0]
+
+    return look
+
+
+def test_what_stands_after_two_passes_falls_to_every_other_attack(examined):
+    """A search that stopped at once: every check that searches itself must find what it left."""
+    pilot, _, _ = examined(mlp())
+    for check in (
+        others.one_step(pilot),
+        others.step_sizes(pilot),
+        others.starts_and_targets(pilot),
+        others.by_scores(pilot),
+        others.by_labels(pilot),
+        others.by_transfer(pilot),
+        residual.convergence(pilot),
+    ):
+        assert check.verdict is Verdict.WARN, check
+        assert check.measured > 0
+        assert "broke" in check.explanation or "moved" in check.explanation
+
+
+def test_a_full_search_leaves_nothing_to_the_others(examined):
+    pilot, table, stages = examined(linear(torch.eye(3, 8) * 4), passes=None)
+    for check in (
+        others.one_step(pilot),
+        others.step_sizes(pilot),
+        others.starts_and_targets(pilot),
+        others.by_scores(pilot),
+        others.by_labels(pilot),
+        residual.convergence(pilot),
+        binarisation(pilot),
+        claims(table),
+        others.by_scores_only(pilot, stages, table),
+    ):
+        assert check.verdict is Verdict.PASS, check
+
+
+def test_a_pilot_knows_its_inputs(examined):
+    pilot, table, _ = examined(mlp())
+    assert (pilot.index == torch.arange(48).numpy()).all()
+    assert (pilot.lead[pilot.right] < 0).all()
+    assert (pilot.standing <= pilot.right).all()
+    few = Pilot.at(pilot.session, table, pilot.index[5:9])
+    assert torch.equal(few.x, X[5:9])
+
+
+def test_planted_examples_are_found_through_honest_layers_only(examined):
+    honest = binarisation(examined(mlp())[0])
+    hidden = binarisation(examined(nn.Sequential(Shattered(), mlp()).eval())[0])
+    assert honest.verdict is Verdict.PASS
+    assert hidden.verdict is Verdict.WARN
+    assert honest.measured > hidden.measured + 0.2
+
+
+def test_planted_examples_need_features_and_steady_answers(examined):
+    odd = nn.Sequential(nn.Unflatten(1, (8, 1)), nn.Conv1d(8, 3, 1), nn.Flatten()).eval()
+    assert binarisation(examined(odd)[0]).verdict is Verdict.NOT_RUN
+    assert binarisation(examined(Noisy(mlp(), 0.3).eval())[0]).verdict is Verdict.NOT_RUN
+    net = mlp()
+    assert last_linear(net, X[:2]) is net[-1]
+    assert not any(m._forward_pre_hooks for m in net.modules())
+
+
+def test_trembling_answers_are_told_from_steady_ones(examined):
+    class Rough(nn.Module):
+        def forward(self, x):
+            wave = torch.sin(3000 * x.sum(1))
+            return torch.stack([wave, torch.zeros_like(wave)], 1)
+
+    assert noise.trembling(examined(mlp())[0]).verdict is Verdict.PASS
+    assert noise.trembling(examined(Rough().eval())[0]).verdict is Verdict.WARN
+
+
+def curve(*standing: int, n: int = 64) -> budgets.Curve:
+    at = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+    points = tuple(CurvePoint(x, Rate.of(k, n)) for x, k in zip(at, standing, strict=True))
+    return budgets.Curve(tuple((p.x, 1 - p.rate.value) for p in points), points)
+
+
+@pytest.mark.parametrize(
+    ("standing", "verdict"),
+    [
+        ((64, 60, 50, 40, 30, 10, 2), Verdict.PASS),
+        ((64, 40, 40, 40, 40, 40, 40), Verdict.WARN),  # some fall at once, then nobody does
+        ((64, 64, 64, 64, 64, 64, 64), Verdict.PASS),  # too small a budget for any says nothing
+        ((64, 3, 3, 3, 3, 3, 3), Verdict.PASS),  # nearly all have fallen
+        ((64, 50, 50, 50, 20, 20, 20), Verdict.PASS),
+    ],
+)
+def test_a_plateau_is_where_four_times_the_budget_breaks_no_more(standing, verdict):
+    assert budgets.plateau(curve(*standing)).verdict is verdict
+
+
+def test_claims_that_do_not_hold_are_counted():
+    table = Table(10, 3)
+    table.checks[:] = (100, 4, 0)
+    assert claims(table).verdict is Verdict.PASS
+    table.checks[:] = (100, 30, 0)
+    assert claims(table).verdict is Verdict.WARN
+    assert claims(table).measured == 0.3
+
+
+def test_given_surrogates_take_the_place_of_a_smooth_copy(examined):
+    masked = nn.Sequential(Shattered(height=0.02), mlp()).eval()
+    pilot, _, _ = examined(masked, surrogates=mlp())
+    assert others.by_transfer(pilot).verdict is Verdict.WARN
+
+
+def test_a_smooth_copy_answers_alike_and_leaves_the_model_alone():
+    net = mlp()
+    (smooth,) = smoothed_surrogate(hp.models.TorchModel(net), X[:1])
+    assert 0 < float((smooth.scores(X) - net(X)).abs().max()) < 0.3
+    assert not net.training
+    assert smoothed_surrogate(hp.models.TorchModel(linear(torch.eye(3, 8))), X[:1]) == ()
+
+
+def test_after_widening_only_red_checks_run_again(examined):
+    pilot, table, stages = examined(mlp())
+    first = Strength.of([Check("HP308", "kept", 0.125, 0.0, Verdict.PASS, "as it was")])
+    after = measure_strength(pilot.session, table, stages, first)
+    assert {c.id: c for c in after.checks}["HP308"].explanation == "as it was"
+    red = replace(first.checks[0], verdict=Verdict.WARN)
+    again = measure_strength(pilot.session, table, stages, Strength.of([red]))
+    assert {c.id: c for c in again.checks}["HP308"].explanation != "as it was"
+
+
+def test_what_gradients_find_too_is_no_sign_of_masking():
+    stage = StageRecord("a", 10, 1, 1, 1, 0, 0.0)
+    said = Strength().after(Strength.of([]), ("HP113",), (stage,))
+    assert said.findings[-1].id == "HP307"
+    assert "HP113" in said.findings[-1].message
+
+
+@pytest.mark.parametrize(("hidden", "verdict"), [(0, Verdict.PASS), (1, Verdict.PASS), (2, Verdict.FAIL)])
+def test_inputs_that_only_black_box_attacks_break_speak_up(examined, hidden, verdict):
+    """As if Square had broken an input that gradients break too, and some that they do not."""
+    pilot, table, stages = examined(linear(torch.eye(3, 8) * 4), passes=None)
+    square = len(stages) - 1
+    falls = np.flatnonzero(table.status == Status.BROKEN)[:1]
+    stands = np.flatnonzero(table.status == Status.STANDING)[:hidden]
+    table.stage[:] = 0
+    for at in (*falls, *stands):
+        table.status[at], table.stage[at] = Status.BROKEN, square
+    check = others.by_scores_only(pilot, stages, table)
+    assert check.verdict is verdict
+    assert check.measured == hidden / len(X)
+    assert f"of {1 + hidden} inputs" in check.explanation
+
+
+def test_a_few_among_thousands_warn_without_widening():
+    few = Check("HP317", "", 0.0003, 0.0, Verdict.WARN, "")
+    assert Strength.of([few]).misleading == ()
+    assert Strength.of([replace(few, verdict=Verdict.FAIL)]).misleading == ("HP317",)
+    assert Strength.of([replace(few, id="HP308")]).misleading == ("HP308",)
