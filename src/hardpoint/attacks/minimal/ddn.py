@@ -56,7 +56,7 @@ class DDN(Descent, StandaloneAttack):
     gamma: float = 0.05
     levels: int | None = None
     candidates: int = 10
-    patience: int | None = 50
+    patience: int | None = 200
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L2,)
 
     def __post_init__(self) -> None:

@@ -62,7 +62,7 @@ class FMN(Descent, StandaloneAttack):
     step_size: float = 1.0
     gamma: float = 0.05
     candidates: int = 10
-    patience: int | None = 50
+    patience: int | None = 200
     norms: ClassVar[tuple[Norm, ...]] = tuple(Norm)
 
     def __post_init__(self) -> None:
