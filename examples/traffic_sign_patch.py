@@ -1,8 +1,8 @@
 """One sticker for every traffic sign: train a patch on some signs, and measure what it does to others.
 
 Needs the German traffic signs (GTSRB) as ``gtsrb_32x32_subset.npz`` under ``$HARDPOINT_DATA/images/gtsrb``: ``x`` uint8
-[n, 32, 32, 3], ``y``, and ``is_test``, split by track so that no sign is in both parts. Writes ``patch.png`` (the patch,
-then signs without and with it) and a report of the patches made for each sign alone.
+[n, 32, 32, 3], ``y``, and ``is_test``, split by track so that no sign is in both parts. Writes ``patch.png`` (the
+patch, then signs without and with it) and a report of the patches made for each sign alone.
 
 python traffic_sign_patch.py [STEPS [EPOCHS]]
 """
