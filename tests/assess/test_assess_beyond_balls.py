@@ -9,7 +9,7 @@ from torch import nn
 import hardpoint as hp
 from hardpoint.assess.cascade import Mode, cascade
 from hardpoint.attacks import SpatialGrid, Transfer
-from hardpoint.core.errors import HardpointError
+from hardpoint.core.errors import HardpointError, ThreatError
 from hardpoint.evidence.assessment import Status
 from small_models import conv, labelled, mlp, rand
 
@@ -58,7 +58,41 @@ def test_the_grid_of_poses_is_searched_completely():
         made = region.images(torch.arange(len(X)), torch.full((len(X),), pose))
         falls |= NET(made).argmax(1) != Y
     assert torch.equal(result.broken, falls)
-    assert [stage.name for stage in result.record.stages] == [SpatialGrid().name]
+    assert [stage.name for stage in result.record.stages] == [SpatialGrid(poses=27).name]
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        hp.Spatial(rotation=20, angles=5, shifts=3),
+        hp.Colour(hue=20),
+        hp.Flow(0.5),
+        hp.SNR(30),
+        hp.Perceptual(2.0),
+    ],
+    ids=lambda what: what.name,
+)
+def test_the_panel_runs_under_every_threat(what):
+    y = Y.clone()
+    y[:3] = (y[:3] + 1) % 5  # some are wrong to begin with
+    result = hp.assess(NET, X, y, threat=what, budget=hp.Budget(passes=600), **QUIET)
+    checks = {check.id: check for check in result.record.checks}
+    assert {"HP301", "HP303", "HP304", "HP305"} <= set(checks)
+    assert all(check.explanation for check in checks.values())
+    at_one = [point.rate.value for point in result.record.eps_curve if point.x == what.eps]
+    assert at_one == ([] if isinstance(what, hp.Spatial) else [result.robust_accuracy.value])
+
+
+def test_limits_on_queries_are_kept_and_said_for_poses_too():
+    threat = hp.Threat(hp.Spatial(rotation=2, translation=0.02, angles=5, shifts=3), access="labels")
+    result = hp.assess(NET, X, Y, threat=threat, budget=hp.Budget(queries=10), **QUIET)
+    assert int(result.record.outcomes.queries.max()) <= 10
+    assert "HP401" in {f.id for f in result.findings}
+
+
+def test_a_threat_may_allow_more_queries_than_any_mode():
+    stages = cascade(hp.Threat(hp.Linf(0.1), access="scores", queries=100_000), Mode.FAST, 10)
+    assert stages[0].attack.queries == 100_000
 
 
 def test_the_panel_runs_what_applies_to_a_patch():
@@ -99,3 +133,33 @@ def test_thorough_tries_every_idea_once():
         hp.Threat(hp.L2(0.5)), Mode.THOROUGH, 10, surrogates=(hp.models.TorchModel(nn.Linear(2, 2)),)
     )
     assert [type(s.attack) for s in through[len(stages) :]] == [Transfer, Transfer]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: hp.Patch(location=5),
+        lambda: hp.Patch(location=("a", "b")),
+        lambda: hp.Patch(palette=3),
+        lambda: hp.Patch(area="x"),
+        lambda: hp.Colour(hue="red"),
+        lambda: hp.Spatial(border="x"),
+        lambda: hp.SNR(-7000),
+        lambda: hp.Threat(hp.Linf(0.1), access="labels", queries=2.5),
+        lambda: hp.Threat(hp.Linf(0.1), access="labels", queries="5"),
+        lambda: hp.Threat(hp.Linf(0.1), access="labels", queries=10**20),
+    ],
+)
+def test_what_makes_no_threat_is_refused_in_words(make):
+    with pytest.raises(ThreatError):
+        make()
+
+
+@pytest.mark.parametrize("surrogate", [nn.Linear(5, 3), nn.Sequential(nn.Flatten(), nn.Linear(90, 7))])
+def test_surrogates_that_do_not_fit_are_refused_before_anything_is_spent(surrogate):
+    with pytest.raises(ThreatError, match="surrogate"):
+        hp.assess(NET, X, Y, threat=hp.Linf(0.1), surrogates=surrogate.eval(), **QUIET)
+
+
+def test_borders_may_be_words():
+    assert hp.Spatial(border="edge").describe()["border"] == "edge"

@@ -17,6 +17,7 @@ from hardpoint.assess.panel.claims import claims
 from hardpoint.assess.panel.pilot import Pilot
 from hardpoint.assess.panel.smoothed import smoothed_surrogate
 from hardpoint.assess.work import Table
+from hardpoint.engine.budget import Deadline
 from hardpoint.evidence import Verdict
 from hardpoint.evidence.assessment import Check, CurvePoint, StageRecord, Status
 from hardpoint.evidence.rate import Rate
@@ -130,6 +131,7 @@ def curve(*standing: int, n: int = 64) -> budgets.Curve:
         ((64, 64, 64, 64, 64, 64, 64), Verdict.PASS),  # too small a budget for any says nothing
         ((64, 3, 3, 3, 3, 3, 3), Verdict.PASS),  # nearly all have fallen
         ((64, 50, 50, 50, 20, 20, 20), Verdict.PASS),
+        ((50, 50, 50, 50, 50, 50, 50), Verdict.PASS),  # clean errors have not fallen
     ],
 )
 def test_a_plateau_is_where_four_times_the_budget_breaks_no_more(standing, verdict):
@@ -169,9 +171,45 @@ def test_after_widening_only_red_checks_run_again(examined):
     assert {c.id: c for c in again.checks}["HP308"].explanation != "as it was"
 
 
-def test_what_gradients_find_too_is_no_sign_of_masking():
-    stage = StageRecord("a", 10, 1, 1, 1, 0, 0.0)
-    said = Strength().after(Strength.of([]), ("HP113",), (stage,))
+def stage(inputs, broken, spared=0, sampled=0, sampled_broken=0):
+    return StageRecord("a", inputs, broken, 1, 1, 0, 0.0, spared, sampled, sampled_broken)
+
+
+def test_the_residual_counts_each_drawn_input_once_and_forgets_whom_a_later_stage_met():
+    two = (stage(100, 0), stage(11, 1, spared=89, sampled=1, sampled_broken=1), stage(11, 1, 88, 1, 1))
+    assert "of 2 drawn from such 2 fell" in residual.residual(two).explanation
+    assert residual.residual(two).verdict is Verdict.WARN
+    met = residual.residual((*two, stage(98, 0)))
+    assert met.verdict is Verdict.PASS
+    assert met.measured == 0.0
+
+
+@pytest.mark.parametrize("mode", ["fast", "standard"])
+def test_points_outside_the_budget_are_no_near_misses(examined, mode):
+    """FAB and its like ask beyond the budget, where an input that stands may well be wrong."""
+    pilot, table, _ = examined(mlp(), passes=None, mode=mode)
+    stands = table.status == Status.STANDING
+    assert stands.any()
+    assert (table.closest[stands] < 0).all()
+    assert (pilot.nearest[pilot.standing] < 0).all()
+
+
+def test_checks_that_time_cuts_short_say_nothing(monkeypatch):
+    net = mlp()
+
+    def late(session, *_):
+        object.__setattr__(session, "deadline", Deadline.after(0.0))
+        return Strength.of([Check("HP303", "", 1.0, 0.1, Verdict.FAIL, "all stand")])
+
+    monkeypatch.setattr(run, "measure_strength", late)
+    result = hp.assess(net, X, labelled(net, X), threat=BALL, progress=False)
+    assert [check.verdict for check in result.record.checks] == [Verdict.NOT_RUN]
+    assert "HP303" not in {f.id for f in result.findings}
+
+
+def test_widening_is_said():
+    said = Strength().after(Strength.of([]), ("HP113",), (stage(10, 1),))
+    assert said.findings[-1].measured == 1.0
     assert said.findings[-1].id == "HP307"
     assert "HP113" in said.findings[-1].message
 
@@ -197,3 +235,45 @@ def test_a_few_among_thousands_warn_without_widening():
     assert Strength.of([few]).misleading == ()
     assert Strength.of([replace(few, verdict=Verdict.FAIL)]).misleading == ("HP317",)
     assert Strength.of([replace(few, id="HP308")]).misleading == ("HP308",)
+
+
+class ByKeyword(nn.Module):
+    """Calls its layers by keyword, and keeps one of them in training mode."""
+
+    def __init__(self):
+        super().__init__()
+        net = mlp()
+        self.first, self.drop, self.last = net[1], nn.Dropout(0.0), nn.Linear(24, 4)
+
+    def forward(self, x):
+        return self.last(input=torch.relu(self.drop(self.first(input=x))))
+
+
+def test_layers_called_by_keyword_and_layers_in_training_are_left_as_they_are():
+    net = ByKeyword().eval()
+    net.drop.train()
+    y = net(X).argmax(1)
+    result = hp.assess(
+        net, X, y, threat=BALL, allow_training=("drop",), progress=False, budget=hp.Budget(passes=60)
+    )
+    verdicts = {check.id: check.verdict for check in result.record.checks}
+    assert verdicts["HP316"] is not Verdict.NOT_RUN
+    assert verdicts["HP315"] is Verdict.NOT_RUN
+    assert net.drop.training
+    assert not net.training
+    assert not net.last.training
+
+
+@pytest.mark.parametrize("queries", [1, 2, 7])
+def test_noise_looks_no_more_often_than_the_attack(queries):
+    net = mlp()
+    threat = hp.Threat(BALL, access="labels", queries=queries)
+    result = hp.assess(net, X, labelled(net, X), threat=threat, progress=False)
+    check = next(c for c in result.record.checks if c.id == "HP301")
+    assert f"{queries} random allowed inputs" in check.explanation
+
+
+def test_a_search_of_everything_leaves_no_residual():
+    whole = residual.residual((stage(6, 3),), exhaustive=True)
+    assert whole.verdict is Verdict.PASS
+    assert residual.residual((stage(6, 3),)).verdict is Verdict.WARN

@@ -95,7 +95,8 @@ def cascade(
             (*(s.attack for s in fast), *standard, *arsenal.extra(), *transfer) if thorough else standard
         )
         return tuple(Stage(attack) for attack in attacks)
-    left = min(threat.queries or _QUERIES[mode], queries or _QUERIES[Mode.THOROUGH])
+    left = threat.queries or _QUERIES[mode]
+    left = left if queries is None else min(left, queries)
     left = max(1, left - sum(attack.queries for attack in transfer))
     find = arsenal.by_scores if threat.access is Access.SCORES else arsenal.by_labels
     return tuple(Stage(attack) for attack in (*transfer, *find(left, thorough=thorough)))

@@ -15,6 +15,7 @@ from hardpoint.assess.doctor import Diagnosis, diagnose
 from hardpoint.assess.panel import PILOT, spread
 from hardpoint.assess.work import Session
 from hardpoint.attacks.base import check_target, checked_capacity, usable_threat
+from hardpoint.attacks.transfer.surrogates import check_against
 from hardpoint.core.access import Access
 from hardpoint.core.box import UNBOUNDED
 from hardpoint.core.rng import Rng
@@ -127,6 +128,7 @@ def prepare(
     diagnosis.raise_if_unusable()
     check_dataset(data, diagnosis.model.box, diagnosis.classes)
     check_target(threat, diagnosis.classes)
+    check_against(surrogates, sample, diagnosis.classes)
     stages = cascade(threat, mode, diagnosis.classes, queries=budget.queries, surrogates=surrogates)
     black_box = threat.access is not Access.GRADIENTS
     searched = limit_access(diagnosis.model, threat.access) if black_box else diagnosis.model

@@ -23,7 +23,7 @@ from hardpoint.core.errors import RunError
 from hardpoint.data import MemoryDataset
 from hardpoint.engine.executors import Executor, Pool
 from hardpoint.engine.twin import TwinPlan
-from hardpoint.evidence.assessment import StageRecord, Status
+from hardpoint.evidence.assessment import Check, StageRecord, Status, Verdict
 from hardpoint.evidence.store import AssessmentFolder, RunFolder
 
 
@@ -130,9 +130,13 @@ class Run:
 
     def _strength(self, stages: tuple[StageRecord, ...], again: Strength | None = None) -> Strength:
         if self.out_of_time:
-            return Strength()
+            return again or Strength()
         self.display.begin("checking the attack's strength", 1)
         strength = measure_strength(self.session, self.table, stages, again)
+        if self.session.deadline.passed:  # checks that were cut short say nothing
+            self.display.end("out of time")
+            why = "the time ran out during the checks"
+            return again or Strength((Check("HP301", "Strength", None, None, Verdict.NOT_RUN, why),))
         self.display.end("done")
         return strength
 

@@ -19,7 +19,7 @@ from hardpoint.engine.budget import Deadline
 from hardpoint.engine.clean import clean_answers
 from hardpoint.engine.guard import preserved_random_state
 from hardpoint.engine.search import Target, search
-from hardpoint.engine.twin import Itself, Twin, build_twin
+from hardpoint.engine.twin import Itself, Twin, TwinPlan, build_twin
 from hardpoint.evidence.assessment import Outcomes, Status
 from hardpoint.models.base import Differentiable
 from hardpoint.threats.threat import Threat
@@ -57,19 +57,35 @@ class Session:
         """The same copy without bfloat16."""
         return build_twin(self.target.model, replace(self.target.twin, bfloat16=False))
 
+    @cached_property
+    def exact_twin(self) -> Twin | Itself:
+        """The model itself."""
+        return build_twin(self.target.model, TwinPlan(copied=False))
+
     def twin_for(self, stage: int) -> Twin | Itself:
         """The copy a stage searches on: bfloat16 may miss what lies near the boundary, so the last stage never
-        uses it."""
+        uses it; a search whose silence is a proof asks the model itself."""
+        if _is_exhaustive(self.every_stage[stage]):
+            return self.exact_twin
         last = stage >= len(self.stages) - 1
         return self.precise_twin if last and self.target.twin.bfloat16 else self.twin
 
+    @property
+    def is_exhaustive(self) -> bool:
+        """Whether the last stage tries everything that the threat allows."""
+        return _is_exhaustive(self.stages[-1])
+
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("twin", "precise_twin")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("twin", "precise_twin", "exact_twin")}
 
     def rows(self, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Inputs and labels at ``positions``, on the model's device."""
         x, y = self.data.rows(torch.from_numpy(positions))
         return x.to(self.device), y.to(self.device)
+
+
+def _is_exhaustive(stage: Stage) -> bool:
+    return bool(getattr(stage.attack, "exhaustive", False))
 
 
 @dataclass(frozen=True)

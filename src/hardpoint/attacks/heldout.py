@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hardpoint.attacks.base import checked_capacity, usable_threat
+from hardpoint.attacks.base import check_target, checked_capacity, usable_threat
 from hardpoint.core.access import Access
 from hardpoint.core.errors import DataError, NothingToTest
 from hardpoint.core.rng import Rng
-from hardpoint.core.rows import take_rows
 from hardpoint.data import MemoryDataset, check_dataset
 from hardpoint.engine.attack import Reply
 from hardpoint.engine.clean import answers_vary, clean_answers, first_answer
@@ -99,15 +98,14 @@ class Bench:
         order = {r: self.rng.fork("order").uniform(everyone, (), r).argsort(stable=True) for r in rounds}
         return torch.stack([order[int(place) // n][int(place) % n] for place in places])
 
-    def judge(self, region: Region, adversarial: Tensor, rows: Tensor | None = None) -> tuple[Tensor, int]:
-        """Which of the held-out inputs (all, or ``rows``) fall, each verified on the model itself, and the passes."""
-        rows = torch.arange(len(self.x), device=self.x.device) if rows is None else rows
+    def judge(self, region: Region, adversarial: Tensor) -> tuple[Tensor, int]:
+        """Which of the held-out inputs fall, each verified on the model itself, and the passes."""
         with preserved_random_state(seed=self.rng.seed % 2**63):
             verdict = verify(
                 self.target.model,
-                region if len(region.x) == len(rows) else take_rows(region, rows),
+                region,
                 adversarial,
-                self.y[rows],
+                self.y,
                 self.threat.goal,
                 chunk=self.target.capacity,
                 is_random=self.target.is_random,
@@ -156,6 +154,7 @@ def set_up(
     capacity = checked_capacity(batch_size, x)
     with preserved_random_state(seed=seed % 2**63):
         first_answer(adapter.scores, x[:1])
+        check_target(wanted, adapter.scores(x[:1]).shape[1])
         is_random = answers_vary(adapter, wanted.access, x[:64])
         index = torch.arange(len(x), device=x.device)
         predicted = clean_answers(

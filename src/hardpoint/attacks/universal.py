@@ -30,7 +30,7 @@ class UniversalResult:
         perturbation: ``[...]``, what is added to every input (the sum is clamped to the input range).
         success: the share of held-out inputs, of those the model gets right, that fall; verified one by one.
         train: the same for the training inputs, not verified: a large gap means that more of them would help.
-        control: the share of the held-out inputs that a random perturbation of the same budget breaks.
+        control: the share of the held-out inputs that a random perturbation of the same size breaks.
         index: int64 ``[n]``, the held-out inputs that were judged, as positions in the data given.
         broken: bool ``[n]``, which of them fall.
         adversarial: ``[n, ...]``, these inputs with the perturbation.
@@ -122,7 +122,8 @@ class UniversalPerturbation:
         region = perturbation.around(bench.x, bench.target.model.box)
         adversarial = region.project(bench.x + found)
         broken, passes = bench.judge(region, adversarial)
-        noise = ball.sample(bench.rng.fork("control"), torch.zeros(1, dtype=torch.int64, device=found.device))
+        drawn = ball.sample(bench.rng.fork("control"), torch.zeros(1, dtype=torch.int64, device=found.device))
+        noise = ball.project(1e3 * drawn)  # as large as the budget allows, as the perturbation is
         noisy, more = bench.judge(region, region.project(bench.x + noise))
         return UniversalResult(
             perturbation=found[0],

@@ -139,6 +139,8 @@ class ThreatSettings(Table):
         elif self.schema_file is not None or self.norm is not None or self.max_changed is not None:
             raise ValueError("schema, norm and max_changed with kind = 'features' only")
         known = () if self.kind == "features" else KINDS[self.kind].options
+        if self.kind == "colour" and self.eps is not None:
+            raise ValueError("no eps for colour: " + ", ".join(known))
         for option in OPTIONS:
             if getattr(self, option) is not None and option not in known:
                 kinds = ", ".join(f"'{name}'" for name, kind in KINDS.items() if option in kind.options)

@@ -30,8 +30,8 @@ class Found:
         distance: float64 ``[n]``, its distance, infinite where none was found.
         forward, backward: int64 ``[n]``, passes spent.
         finished: bool ``[n]``, False where a budget or deadline cut the attack short.
-        closest: float64 ``[n]``, the largest margin of the goal at any point that was asked about alone and whose
-            scores were seen; ``-inf`` without such a point.
+        closest: float64 ``[n]``, the largest margin of the goal at any allowed point that was asked about alone and
+            whose scores were seen; ``-inf`` without such a point.
     """
 
     hit: Tensor
@@ -96,7 +96,8 @@ class _Run:
             attack if isinstance(attack, GradientAttack) else None
         )  # asking a protocol is slow: ask once
         unlimited = math.isinf(getattr(task.region, "eps", math.inf))
-        self.leave_on_hit = not (unlimited and getattr(attack, "minimises", False))
+        self.strays = bool(getattr(attack, "minimises", False))  # asks about points that are not allowed, too
+        self.leave_on_hit = not (unlimited and self.strays)
         self.turns = attack.turns if attack.turns is not None else 2**62
         self.hit = torch.zeros(n, dtype=torch.bool, device=device)
         self.adversarial = task.x.clone()
@@ -214,6 +215,8 @@ class _Run:
         if asked is None:
             if reply.scores is not None:
                 margin = live.goal.margin(reply.scores, live.y).double()
+                if self.strays:
+                    margin = margin.masked_fill(~live.region.contains(query), -torch.inf)
                 self.closest.scatter_reduce_(0, rows, margin, "amax")
             reached = live.goal.reached(reply.labels, live.y)
             if not bool(reached.any()):

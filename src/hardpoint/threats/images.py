@@ -54,11 +54,14 @@ def whole_number(kind: str, word: str, value: int, least: int) -> None:
 
 
 def share_of(kind: str, word: str, value: float, most: float = math.inf) -> float:
-    """``value`` as a float; raises ``ThreatError`` where it is NaN, infinite, negative or above ``most``."""
-    number = float(value)
+    """``value`` as a float; raises ``ThreatError`` where it is no number, infinite, negative or above ``most``."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
     if not math.isfinite(number) or not 0 <= number <= most:
         limit = "0 or more" if math.isinf(most) else f"0 to {most:g}"
-        raise ThreatError(f"{kind} {word} is {value}", f"give a number of {limit}")
+        raise ThreatError(f"{kind} {word} is {value!r}", f"give a number of {limit}")
     return number
 
 

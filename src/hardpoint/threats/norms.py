@@ -18,8 +18,11 @@ _MARGIN = 1e-13
 
 
 def checked_radius(norm: str, eps: float) -> float:
-    """``eps`` as a float; raises ``ThreatError`` for a negative or NaN radius."""
-    value = float(eps)
+    """``eps`` as a float; raises ``ThreatError`` for what is no number, and for a negative or NaN radius."""
+    try:
+        value = float(eps)
+    except (TypeError, ValueError):
+        raise ThreatError(f"{norm} eps is {eps!r}", "give a number, for example 8/255") from None
     if math.isnan(value) or value < 0:
         raise ThreatError(f"{norm} eps is {eps}", "give a radius of 0 or more, for example 8/255")
     return value

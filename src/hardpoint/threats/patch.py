@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -203,6 +204,14 @@ class PatchRegion:
         return (gradient.abs() * room).sum(1)
 
 
+def _whole_pair(value: object) -> tuple[int, int] | None:
+    """``value`` as two whole numbers, or None."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        return None
+    row, column = value
+    return (row, column) if isinstance(row, int) and isinstance(column, int) else None
+
+
 @dataclass(frozen=True)
 class Patch:
     """A square of the image may be anything; the rest stays as it is.
@@ -238,16 +247,21 @@ class Patch:
             raise ThreatError(f"Patch area is {self.area}", "give a share of the image between 0 and 1")
         object.__setattr__(self, "area", value)
         if self.location is not None:
-            place = tuple(int(at) for at in self.location)
-            if len(place) != 2 or min(place) < 0:
+            place = _whole_pair(self.location)
+            if place is None or min(place) < 0:
                 raise ThreatError(
                     f"Patch location is {self.location}", "give (row, column) in pixels, or None"
                 )
             object.__setattr__(self, "location", place)
         if self.palette is not None:
-            colours = tuple(tuple(float(v) for v in colour) for colour in self.palette)
+            try:
+                colours = tuple(tuple(float(v) for v in colour) for colour in self.palette)
+            except (TypeError, ValueError):
+                colours = ()
             if not colours:
-                raise ThreatError("Patch palette is empty", "give at least one colour, or None")
+                raise ThreatError(
+                    f"Patch palette is {self.palette!r}", "give colours, each one number per channel, or None"
+                )
             object.__setattr__(self, "palette", colours)
 
     @property
@@ -258,7 +272,9 @@ class Patch:
     def name(self) -> str:
         place = "" if self.location is None else f"-at{self.location[0]}x{self.location[1]}"
         return f"patch-{self.area:.6g}{place}" + (
-            "" if self.palette is None else f"-{len(self.palette)}colours"
+            ""
+            if self.palette is None
+            else f"-{len(self.palette)}colours-{zlib.crc32(repr(self.palette).encode()):08x}"
         )
 
     def side(self, height: int, width: int) -> int:

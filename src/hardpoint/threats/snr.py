@@ -16,6 +16,8 @@ from hardpoint.core.rows import per_row
 from hardpoint.threats.l2 import L2Region, project_l2
 from hardpoint.threats.norms import finite_or, inner_radius, offsets64, placed
 
+_MOST = 1000
+
 
 @dataclass(frozen=True)
 class SNRRegion:
@@ -92,6 +94,10 @@ class SNR:
         value = float(self.db)
         if math.isnan(value) or value == -math.inf:
             raise ThreatError(f"SNR is {self.db} dB", "give a number of decibels, for example 30")
+        if math.isfinite(value) and abs(value) > _MOST:
+            raise ThreatError(
+                f"SNR is {self.db} dB", f"give a number of decibels between -{_MOST} and {_MOST}"
+            )
         object.__setattr__(self, "db", value)
 
     @property

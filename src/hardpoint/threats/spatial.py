@@ -120,15 +120,16 @@ class SpatialRegion:
         """Bool ``[n, g]``: which poses' images equal ``z``, up to rounding."""
         low, high = self.box.bounds_like(self.x.double())
         width = high - low
-        scale = torch.where(torch.isfinite(width), width, self.x.double().abs().amax().clamp_min(1.0))
-        tolerance = unit_tolerance(self.x.dtype) * float(scale.max())
+        largest = self.x.double().flatten(1).abs().amax(1).clamp_min(1.0)
+        own = float(width.max()) if bool(torch.isfinite(width).all()) else largest
+        tolerance = unit_tolerance(self.x.dtype) * (torch.zeros_like(largest) + own).view(-1, 1, 1, 1)
         equal = (self._gaps(z).abs() <= tolerance).flatten(2).all(2)
         rows, poses = equal.nonzero(as_tuple=True)
         size = max(1, _AT_ONCE // max(1, self.x[0].numel()))
         for start in range(0, len(rows), size):
             row, pose = rows[start : start + size], poses[start : start + size]
             gap = (self.images(row, pose).double() - z[row].double()).abs()
-            equal[row, pose] = (gap <= tolerance).flatten(1).all(1)
+            equal[row, pose] = (gap <= tolerance[row]).flatten(1).all(1)
         return equal
 
     def project(self, z: Tensor) -> Tensor:
@@ -191,6 +192,10 @@ class Spatial:
         object.__setattr__(self, "rotation", share_of("Spatial", "rotation", self.rotation, 180))
         object.__setattr__(self, "translation", share_of("Spatial", "translation", self.translation, 1))
         object.__setattr__(self, "eps", checked_radius("Spatial", self.eps))
+        try:
+            object.__setattr__(self, "border", Border(self.border))
+        except ValueError:
+            raise ThreatError(f"Spatial border is {self.border!r}", 'give "black" or "edge"') from None
         for word, count in (("angles", self.angles), ("shifts", self.shifts)):
             whole_number("Spatial", word, count, 1)
             if count % 2 == 0:
@@ -205,7 +210,9 @@ class Spatial:
     @property
     def name(self) -> str:
         scale = "" if self.eps == 1 else f"-x{self.eps:g}"
-        return f"spatial-{self.rotation:g}deg-{self.translation:g}{scale}"
+        grid = "" if (self.angles, self.shifts) == (31, 5) else f"-{self.angles}x{self.shifts}"
+        border = "" if self.border is Border.BLACK else f"-{self.border.value}"
+        return f"spatial-{self.rotation:g}deg-{self.translation:g}{grid}{border}{scale}"
 
     def grid(self) -> tuple[Tensor, Tensor]:
         """The poses, float64 ``[g, 3]``, by rising size, and their sizes, float64 ``[g]``."""

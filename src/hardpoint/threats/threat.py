@@ -11,6 +11,8 @@ from hardpoint.threats.goals import Goal, Targeted, Untargeted
 from hardpoint.threats.identifiers import Identifiers, evasion_identifiers
 from hardpoint.threats.perturbation import Perturbation
 
+_MOST_QUERIES = 10**12
+
 
 @dataclass(frozen=True, repr=False)
 class Threat:
@@ -46,8 +48,8 @@ class Threat:
             raise ThreatError(
                 f"{perturbation!r} is not a perturbation", "give one, for example hp.Linf(8/255)"
             )
-        if queries is not None and queries < 1:
-            raise ThreatError(f"the query budget is {queries}", "give 1 or more, or None")
+        if queries is not None and (not isinstance(queries, int) or not 1 <= queries <= _MOST_QUERIES):
+            raise ThreatError(f"the query budget is {queries!r}", "give a whole number of 1 or more, or None")
         object.__setattr__(self, "perturbation", perturbation)
         object.__setattr__(self, "goal", goal if goal is not None else Untargeted())
         object.__setattr__(self, "access", Access.parse(access))

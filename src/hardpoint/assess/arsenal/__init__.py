@@ -55,7 +55,7 @@ def arsenal_for(perturbation: Perturbation, classes: int | None = None) -> Arsen
         case Patch():
             return Patches()
         case Spatial():
-            return Turns()
+            return Turns(perturbation)
         case Colour() | Flow():
             return Parameters()
     return Balls(perturbation, targets)

@@ -8,6 +8,7 @@ from hardpoint.assess.stage import Stage
 from hardpoint.attacks import ParameterAscent, ParameterSearch, PatchAttack, PatchSearch, SpatialGrid
 from hardpoint.core.access import Access
 from hardpoint.engine.attack import Attack
+from hardpoint.threats import Spatial
 
 
 @dataclass(frozen=True)
@@ -48,24 +49,30 @@ class Turns:
     """All poses of the grid: complete in every mode, and without gradients, which mislead here (Engstrom et al., 2019).
     A limit on queries tries the largest first."""
 
+    perturbation: Spatial
+
+    @property
+    def _all(self) -> SpatialGrid:
+        return SpatialGrid(poses=len(self.perturbation.grid()[0]))
+
     @property
     def quick(self) -> Attack:
         return SpatialGrid(poses=64)
 
     def fast(self) -> tuple[Stage, ...]:
-        return (Stage(SpatialGrid()),)
+        return (Stage(self._all),)
 
     def standard(self) -> tuple[Attack, ...]:
-        return (SpatialGrid(),)
+        return (self._all,)
 
     def extra(self) -> tuple[Attack, ...]:
         return ()
 
     def by_scores(self, queries: int, *, thorough: bool = False) -> tuple[Attack, ...]:
-        return (SpatialGrid(),)
+        return (self._all,)
 
     def by_labels(self, queries: int, *, thorough: bool = False) -> tuple[Attack, ...]:
-        return (SpatialGrid(),)
+        return (self._all,)
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,8 @@ def _planted(pilot: Pilot, row: int, module: nn.Module, layer: nn.Module, rng: R
     head = _separating(features[:-1], features[-1])
     if head is None:
         return None
-    planted = _WithHead(module, layer, *head).eval()
+    planted = _WithHead(module, layer, *head)
+    planted.training = False  # eval() would reach into the model itself
     model = TorchModel(planted, box, name="planted")
     answers = model.predict(torch.cat([x, edge])).tolist()
     return _Planted(model, perturbation, x, at) if answers == [0, 1] else None
@@ -195,7 +196,10 @@ def _seen(module: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
 
 @contextmanager
 def _hooked(layer: nn.Module, keep: Callable[[Tensor], Any]) -> Iterator[None]:
-    handle = layer.register_forward_pre_hook(lambda _, given: keep(given[0]) and None)
+    def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        keep(given[0] if given else named["input"])
+
+    handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
     try:
         yield
     finally:
@@ -209,8 +213,12 @@ def last_linear(module: nn.Module, x: Tensor) -> nn.Module | None:
     Linear(in_features=3, out_features=2, bias=True)
     """
     called: list[tuple[nn.Module, tuple[int, ...]]] = []
+
+    def note(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        called.append((layer, tuple((given[0] if given else named["input"]).shape)))
+
     handles = [
-        part.register_forward_pre_hook(lambda layer, given: called.append((layer, tuple(given[0].shape))))
+        part.register_forward_pre_hook(note, with_kwargs=True)
         for part in module.modules()
         if isinstance(part, nn.Linear)
     ]

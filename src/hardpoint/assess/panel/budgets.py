@@ -13,7 +13,7 @@ from hardpoint.assess.panel.pilot import Pilot, not_run
 from hardpoint.attacks import PGD
 from hardpoint.evidence.assessment import Check, CurvePoint, Verdict
 from hardpoint.evidence.rate import Rate
-from hardpoint.threats import Colour, Flow, Spatial
+from hardpoint.threats import SNR, Colour, Flow, Spatial
 
 _FACTORS = (0.25, 0.5, 0.75, 1.5, 2.0)
 _FLAT = 4.0  # a plateau reaches over budgets this many times apart
@@ -41,7 +41,7 @@ def curve_of(pilot: Pilot) -> Curve:
             continue
         seen[at] = pilot.broken_by(pilot.arsenal.quick, scaled, pilot.right)
         raw.append((at, float(seen[at].mean())))
-    seen[eps] = pilot.right & ~pilot.standing
+    seen[eps] = pilot.broken
     points, union = [], np.zeros(len(pilot.right), dtype=bool)
     for at in sorted(seen):
         union = union | seen[at]
@@ -66,12 +66,12 @@ def monotone(curve: Curve) -> Check:
 def plateau(curve: Curve) -> Check:
     """C13: where some fall and some stand, a budget several times as large must break more."""
     name = "Success does not level off"
-    worst = 1.0
+    worst, clean = 1.0, max((p.rate.value for p in curve.points), default=0.0)
     for first, later in itertools.combinations([p for p in curve.points if p.x > 0], 2):
-        fell, stand = 1 - first.rate.value, later.rate.value
+        fell, stand = clean - first.rate.value, later.rate.value
         if later.x >= _FLAT * first.x * (1 - 1e-9) and fell >= 0.1 and stand >= 0.1 and first.rate.value > 0:
             worst = min(worst, (first.rate.value - stand) / first.rate.value)
-    words = f"budgets {_FLAT:g} times apart break at least {100 * worst:.0f} % more of what stands"
+    words = f"budgets {_FLAT:g} times apart break at least {100 * worst:.0f} % of what stood, where that can be told"
     return Check("HP314", name, worst, 0.02, Verdict.PASS if worst > 0.02 else Verdict.WARN, words)
 
 
@@ -79,11 +79,13 @@ def unbounded(pilot: Pilot) -> Check:
     """C4, I6: with the whole input range allowed, accuracy must fall to chance. Constraints on tables may hold even
     then, so for them this only warns."""
     name, limit, threat = "The whole input range as budget", 0.1, pilot.session.threat
-    if isinstance(threat.perturbation, Spatial | Colour | Flow):
+    if isinstance(threat.perturbation, Spatial | Colour | Flow | SNR):
         return not_run("HP303", name, limit, "this kind of change does not reach every input however large")
     if not pilot.session.target.model.box.is_bounded and not pilot.is_table:
         return not_run("HP303", name, limit, "the input range has no ends")
     attackable = pilot.right & pilot.attackable
+    if not attackable.any():
+        return not_run("HP303", name, limit, "no pilot input can be attacked")
     left = attackable.copy()
     ball = isinstance(pilot.arsenal.quick, PGD)
     several = (PGD(steps=40, loss="margin", decay=True), PGD(steps=40, loss="ce", restarts=2))

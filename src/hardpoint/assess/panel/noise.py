@@ -22,8 +22,8 @@ def noise(pilot: Pilot) -> Check:
     stop at its query budget, may leave some, but must break more than they do."""
     session, white_box = pilot.session, pilot.white_box
     at = np.flatnonzero(pilot.standing if white_box else pilot.right)
-    wins, draws = 0, _DRAWS if white_box else 16
-    allowed = 0.0 if white_box else float((pilot.right & ~pilot.standing).sum() / max(1, pilot.right.sum()))
+    wins, draws = 0, _DRAWS if white_box else _fair_draws(session.threat.queries, pilot)
+    allowed = 0.0 if white_box else float(pilot.broken.sum() / max(1, pilot.right.sum()))
     if len(at):
         rows = torch.from_numpy(at).to(pilot.x.device)
         region = session.threat.perturbation.around(pilot.x[rows], session.target.model.box)
@@ -55,6 +55,11 @@ def noise(pilot: Pilot) -> Check:
         f"{draws} random allowed inputs each broke {wins} of {len(at)} pilot inputs"
         + (" that stand" if white_box else f"; the attack broke {100 * allowed:.0f} %"),
     )
+
+
+def _fair_draws(queries: int | None, pilot: Pilot) -> int:
+    """No more random looks than the attack had at an input."""
+    return max(1, min(16, queries if queries is not None else 16, pilot.spent))
 
 
 def trembling(pilot: Pilot) -> Check:

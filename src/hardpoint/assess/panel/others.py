@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hardpoint.assess.panel.pilot import Pilot, not_run
+from hardpoint.assess.panel.pilot import Pilot, not_run, spread
 from hardpoint.assess.panel.smoothed import smoothed_surrogate
 from hardpoint.assess.work import Table
 from hardpoint.attacks import FGSM, PGD, MultiTargeted
@@ -67,7 +67,7 @@ def by_scores_only(pilot: Pilot, stages: tuple[StageRecord, ...], table: Table) 
     if not blind or len(blind) == len(attacks):
         return not_run(id, name, 0.0, "the search had not both kinds of attack")
     every = np.flatnonzero((table.status == Status.BROKEN) & np.isin(table.stage, blind))
-    fell = every[:_LOOKED_AT]
+    fell = every[spread(len(every), _LOOKED_AT)] if len(every) else every
     left = np.ones(len(fell), dtype=bool)
     if len(fell):
         again = Pilot.at(pilot.session, table, fell)
@@ -76,10 +76,11 @@ def by_scores_only(pilot: Pilot, stages: tuple[StageRecord, ...], table: Table) 
                 left &= ~again.broken_by(attack, pilot.session.threat, left)
     missed, n = int(left.sum()), stages[0].inputs
     verdict = Verdict.PASS if missed < 2 else Verdict.WARN
-    if missed > 1 and Rate.of(missed, n).low > _ALLOWED:
+    in_all = round(missed * len(every) / max(1, len(fell)))
+    if missed > 1 and Rate.of(in_all, n).low > _ALLOWED:
         verdict = Verdict.FAIL
     words = f"of {len(fell)} inputs that a black-box attack broke, {missed} fall to no gradient attack however long"
-    return Check(id, name, missed / max(1, n), 0.0, verdict, words)
+    return Check(id, name, in_all / max(1, n), 0.0, verdict, words)
 
 
 def by_labels(pilot: Pilot) -> Check:

@@ -13,6 +13,10 @@ from hardpoint.assess.panel.strength import Strength
 from hardpoint.assess.work import Session, Table
 from hardpoint.attacks import PGD
 from hardpoint.evidence.assessment import Check, StageRecord
+from hardpoint.threats import Spatial
+
+_ABOUT_THE_SEARCH = ("HP305", "HP306", "HP314", "HP317")
+"""Checks that read what the search itself did."""
 
 
 def measure_strength(
@@ -25,26 +29,30 @@ def measure_strength(
 
     Args:
         session, table, stages: what was assessed, and how far it got.
-        again: what was measured before the search was widened: only checks that did not pass are run again.
+        again: what was measured before the search was widened: of the dear checks only those that did not pass are run
+            again.
     """
     pilot = Pilot.of(session, table)
     if not pilot.white_box:
         return Strength.of((residual.late_successes(table), noise.noise(pilot)))
     to_do: dict[str, Callable[[], Check]] = {
         "HP301": lambda: noise.noise(pilot),
-        "HP305": lambda: residual.residual(stages),
+        "HP305": lambda: residual.residual(stages, session.is_exhaustive),
         "HP306": lambda: claims(table),
         "HP313": lambda: noise.trembling(pilot),
     }
     curve = budgets.Curve()
     if 0 < session.threat.perturbation.eps < math.inf:
-        curve = budgets.curve_of(pilot)
+        nested = not isinstance(
+            session.threat.perturbation, Spatial
+        )  # grids of other limits hold other poses
+        if nested:
+            curve = budgets.curve_of(pilot)
+            to_do |= {"HP302": lambda: budgets.monotone(curve), "HP314": lambda: budgets.plateau(curve)}
         to_do |= {
-            "HP302": lambda: budgets.monotone(curve),
             "HP303": lambda: budgets.unbounded(pilot),
             "HP304": lambda: others.by_scores(pilot),
             "HP311": lambda: others.by_labels(pilot),
-            "HP314": lambda: budgets.plateau(curve),
             "HP317": lambda: others.by_scores_only(pilot, stages, table),
         }
         if isinstance(pilot.arsenal.quick, PGD):  # these are about steps along gradients
@@ -57,4 +65,6 @@ def measure_strength(
                 "HP316": lambda: binarisation(pilot),
             }
     passed = {} if again is None else {c.id: c for c in again.checks if c.id not in again.misleading}
+    for id in _ABOUT_THE_SEARCH:
+        passed.pop(id, None)
     return Strength.of([passed.get(id) or check() for id, check in sorted(to_do.items())], curve.points)

@@ -31,7 +31,8 @@ class Pilot:
         session: what was assessed.
         x, y: the inputs and their labels.
         index: int64 ``[n]``, their positions in the data.
-        right, standing, attackable: bool ``[n]``.
+        right, standing, broken, attackable: bool ``[n]``.
+        spent: the most queries, or forward passes, that one input took.
         lead, nearest: float64 ``[n]``, the goal's margin at the original and at the nearest miss; both negative.
     """
 
@@ -41,9 +42,11 @@ class Pilot:
     index: NDArray[np.int64]
     right: NDArray[np.bool_]
     standing: NDArray[np.bool_]
+    broken: NDArray[np.bool_]
     attackable: NDArray[np.bool_]
     lead: NDArray[np.float64]
     nearest: NDArray[np.float64]
+    spent: int
 
     @classmethod
     def of(cls, session: Session, table: Table) -> Pilot:
@@ -57,8 +60,10 @@ class Pilot:
         status, attackable = table.status[index], session.threat.goal.attackable(y).cpu().numpy()
         right, standing = status != Status.CLEAN_ERROR, status == Status.STANDING
         standing &= table.valid[index] & table.wanted[index]
+        broken = status == Status.BROKEN
         lead, nearest = table.margin[index], table.closest[index]
-        return cls(session, x, y, index, right, standing, attackable, lead, nearest)
+        spent = int(table.forward.max(initial=0))
+        return cls(session, x, y, index, right, standing, broken, attackable, lead, nearest, spent)
 
     @property
     def white_box(self) -> bool:

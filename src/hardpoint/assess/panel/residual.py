@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from hardpoint.assess.cascade import QUOTA
@@ -12,7 +14,7 @@ from hardpoint.evidence.assessment import Check, StageRecord, Status, Verdict
 from hardpoint.evidence.rate import Rate
 
 
-def residual(stages: tuple[StageRecord, ...]) -> Check:
+def residual(stages: tuple[StageRecord, ...], exhaustive: bool = False) -> Check:
     """Two parts: what the last stage found, as one more like it would find at most about as much; and, where stages
     spare inputs that stand too far from falling, those that fell of the few that were drawn from them, each of which
     stands for twenty."""
@@ -20,9 +22,14 @@ def residual(stages: tuple[StageRecord, ...]) -> Check:
     first, last = stages[0], stages[-1]
     if first.inputs == 0 or last.inputs + last.spared == 0:
         return Check("HP305", name, 0.0, limit, Verdict.PASS, "no input stood any more")
+    if exhaustive:
+        return Check("HP305", name, 0.0, limit, Verdict.PASS, f"{last.name} tried everything that is allowed")
     rate = Rate.of(last.broken, first.inputs)
-    fell, drawn = sum(s.sampled_broken for s in stages), max(s.sampled for s in stages)
-    spared = max(s.spared for s in stages)
+    fell = drawn = spared = 0
+    if last.spared:  # else the last stage met everyone, and whom earlier ones spared is no longer a question
+        before = list(itertools.accumulate((s.sampled_broken for s in stages), initial=0))
+        fell, spared = before[-1], max(s.spared for s in stages)
+        drawn = max(seen + s.sampled for seen, s in zip(before, stages, strict=False))
     missed = fell * (1 / QUOTA - 1) / first.inputs
     words = f"{last.name} broke {last.broken} of the {last.inputs} inputs that it met"
     if spared:

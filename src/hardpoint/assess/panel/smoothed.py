@@ -26,8 +26,8 @@ def smoothed_surrogate(model: Model, x: Tensor) -> tuple[Differentiable, ...]:
     >>> len(smoothed_surrogate(TorchModel(net), torch.zeros(1, 2)))
     1
     """
-    if not isinstance(model, TorchModel):
-        return ()
+    if not isinstance(model, TorchModel) or any(part.training for part in model.module.modules()):
+        return ()  # a surrogate must be in evaluation mode, and this model has layers that are not
     rounding = _Rounding()
     with torch.no_grad(), rounding:
         model.module(x)

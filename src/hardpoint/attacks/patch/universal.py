@@ -13,6 +13,7 @@ from hardpoint.attacks.losses import Loss, goal_loss
 from hardpoint.attacks.patch.placement import Pose, Poses, placed
 from hardpoint.core.errors import ThreatError
 from hardpoint.core.rng import Rng
+from hardpoint.core.rows import chunks
 from hardpoint.evidence.rate import Rate
 from hardpoint.threats.images import to_unit
 from hardpoint.threats.patch import Patch, PatchRegion
@@ -190,16 +191,21 @@ class UniversalPatch:
             x, y = bench.train_x[rows], bench.train_y[rows]
             pose = _anywhere(self.poses, region, rng, rows, step + 1)
 
-            def objective(scores: Tensor, y: Tensor = y) -> Tensor:
-                return goal_loss(Loss.CE, scores, y, goal).clamp(max=self.clip)
-
             with torch.enable_grad():
                 content = (low64 + free * width).to(x.dtype)
                 shown = content + (region.printable(content.detach().unsqueeze(0))[0] - content.detach())
                 picture = placed(x, shown, pose, box)
-            gradient = oracle.ask_gradient(picture.detach(), objective).gradient
-            with torch.enable_grad():
+
+            def slope_at(part: Tensor, y: Tensor = y, picture: Tensor = picture) -> Tensor:
+                def objective(scores: Tensor) -> Tensor:
+                    return goal_loss(Loss.CE, scores, y[part], goal).clamp(max=self.clip)
+
+                gradient = oracle.ask_gradient(picture.detach()[part], objective).gradient
                 assert gradient is not None
+                return gradient
+
+            gradient = torch.cat([slope_at(part) for part in chunks(torch.arange(len(rows)), oracle.chunk)])
+            with torch.enable_grad():
                 value = (picture * gradient).sum() / len(rows)
                 if self.smoothness:
                     value = value - self.smoothness * roughness(free)

@@ -47,10 +47,18 @@ class SpatialGrid(StandaloneAttack):
 
     poses: int | None = None
     needs: ClassVar[Access] = Access.LABELS
+    exhaustive: ClassVar[bool] = (
+        True  # so it asks the model itself: a copy may round a pose's answer the other way
+    )
 
     def __post_init__(self) -> None:
         if self.poses is not None and self.poses < 1:
             raise ThreatError(f"SpatialGrid poses is {self.poses}", "give 1 or more, or None for all")
+
+    @property
+    def queries(self) -> int | None:
+        """Queries per input that stands, where they are known."""
+        return self.poses
 
     @property
     def turns(self) -> int | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hardpoint.core.box import UNBOUNDED
-from hardpoint.core.errors import ThreatError
+from hardpoint.core.errors import HardpointError, ThreatError
 from hardpoint.core.rows import per_row
 from hardpoint.engine.attack import Task
 from hardpoint.engine.guard import frozen_parameters, refuse_training_layers
@@ -52,6 +52,24 @@ def check_surrogates(models: tuple[Differentiable, ...], task: Task) -> None:
             raise ThreatError(
                 f"a surrogate takes inputs in {model.box.describe()}, the target in {task.box.describe()}",
                 "wrap the surrogate so that it takes what the target takes",
+            )
+
+
+def check_against(models: tuple[Differentiable, ...], x: Tensor, classes: int | None) -> None:
+    """Raise ``ThreatError`` for a surrogate that cannot take the target's inputs ``x``, or has other classes than its
+    ``classes``, where these are known."""
+    for model in models:
+        try:
+            found = model.scores(x[:1].to(getattr(model, "device", x.device))).shape[1]
+        except (HardpointError, RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise ThreatError(
+                f"a surrogate cannot take inputs of shape {tuple(x.shape[1:])} ({str(error).splitlines()[0]})",
+                "use surrogates for the target's inputs",
+            ) from error
+        if classes is not None and found != classes:
+            raise ThreatError(
+                f"a surrogate has {found} classes, the target {classes}",
+                "use surrogates for the target's classes",
             )
 
 
