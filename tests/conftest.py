@@ -28,3 +28,12 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def no_panel(monkeypatch):
+    """Assessments without the checks of their own strength, which have their own tests and take their time."""
+    from hardpoint.assess import run
+    from hardpoint.assess.panel import Strength
+
+    monkeypatch.setattr(run, "measure_strength", lambda *_: Strength())
