@@ -29,8 +29,7 @@ class Strength:
     def misleading(self) -> tuple[str, ...]:
         """Ids of the checks that say a stronger search would find more. That gradients miss a few inputs which a
         black-box attack found is worth a warning, but no reason to follow gradients for longer."""
-        known = (Verdict.FAIL,), _RED
-        return tuple(c.id for c in self.checks if c.verdict in known[c.id != "HP317"])
+        return tuple(c.id for c in self.checks if c.verdict in _RED and not _is_mere_warning(c))
 
     def after(self, first: Strength, reasons: tuple[str, ...], stages: tuple[StageRecord, ...]) -> Strength:
         """These checks of a widened search joined with those of the ``first``, and a finding that says why it was
@@ -40,6 +39,10 @@ class Strength:
         more, because = sum(s.broken for s in stages), ", ".join(dict.fromkeys(reasons))
         said = finding("HP307", f"because of {because}; that broke {more} more inputs", measured=float(more))
         return Strength(checks, (*_findings(checks), said), self.eps_curve)
+
+
+def _is_mere_warning(check: Check) -> bool:
+    return check.id == "HP317" and check.verdict is Verdict.WARN
 
 
 def _joined(before: Check, now: Check) -> Check:

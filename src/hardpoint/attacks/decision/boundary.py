@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from hardpoint.attacks.base import StandaloneAttack
 from hardpoint.attacks.decision.boundary_search import (
+    BoundarySearch,
     BoundaryState,
     Phase,
     ask_all,
@@ -18,14 +17,12 @@ from hardpoint.attacks.decision.boundary_search import (
     bisection_tolerance,
     checked_queries,
     fresh_fields,
-    hear_all,
     hear_middle,
     hear_random,
     unit,
 )
-from hardpoint.core.access import Access
 from hardpoint.core.rows import per_row
-from hardpoint.engine.attack import Reply, Task
+from hardpoint.engine.attack import Task
 
 _WALK = 2
 _FIND_SLOTS = 4
@@ -41,7 +38,7 @@ class BoundaryWalkState(BoundaryState):
 
 
 @dataclass(frozen=True)
-class BoundaryAttack(StandaloneAttack):
+class BoundaryAttack(BoundarySearch[BoundaryWalkState]):
     """The Boundary attack (Brendel, Rauber and Bethge, ICLR 2018), for the smallest L2 distance.
 
     From an adversarial point it takes a random step on the sphere around x, then a step towards x, and stays where
@@ -58,19 +55,9 @@ class BoundaryAttack(StandaloneAttack):
 
     queries: int = 5000
     candidates: int = 4
-    needs: ClassVar[Access] = Access.LABELS
-    minimises: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checked_queries("BoundaryAttack", queries=self.queries, candidates=self.candidates)
-
-    @property
-    def turns(self) -> int:
-        return self.queries  # at least one query per turn
-
-    @property
-    def name(self) -> str:
-        return f"Boundary {self.queries}"
 
     @property
     def _phases(self) -> tuple[Phase[BoundaryWalkState], ...]:
@@ -85,9 +72,6 @@ class BoundaryAttack(StandaloneAttack):
         share = torch.full_like(fields["low"], 0.1)
         state = BoundaryWalkState(**fields, sideways=share, inwards=share)
         return ask_all(state, task, self._phases, self.queries)
-
-    def step(self, state: BoundaryWalkState, reply: Reply, task: Task) -> BoundaryWalkState:
-        return hear_all(state, reply, task, self._phases, self.queries)
 
     def _hear_middle(self, s: BoundaryWalkState, reached: Tensor, task: Task) -> BoundaryWalkState:
         s, over = hear_middle(s, reached, task, bisection_tolerance(task))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
@@ -10,7 +11,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from hardpoint.attacks.base import StandaloneAttack
 from hardpoint.attacks.planes import plane_of
+from hardpoint.core.access import Access
 from hardpoint.core.errors import ThreatError
 from hardpoint.core.rows import per_row, put_rows, take_rows
 from hardpoint.engine.attack import Reply, Task
@@ -66,6 +69,33 @@ class Phase(Generic[S]):
 
     ask: Callable[[S, Task], tuple[Tensor, Tensor]]
     hear: Callable[[S, Tensor, Task], S]
+
+
+class BoundarySearch(StandaloneAttack, ABC, Generic[S]):
+    """An attack by labels whose inputs go through phases, at least one query a turn, until their ``queries`` are spent.
+
+    Subclasses are frozen dataclasses with a field ``queries``; they say what the phases are and how an input begins.
+    """
+
+    queries: int
+    needs: ClassVar[Access] = Access.LABELS
+    minimises: ClassVar[bool] = True
+
+    @property
+    @abstractmethod
+    def _phases(self) -> tuple[Phase[S], ...]:
+        """Finding a first example, bisection, and what follows."""
+
+    @property
+    def turns(self) -> int:
+        return self.queries
+
+    @property
+    def name(self) -> str:
+        return f"{type(self).__name__.removesuffix('Attack')} {self.queries}"
+
+    def step(self, state: S, reply: Reply, task: Task) -> S:
+        return hear_all(state, reply, task, self._phases, self.queries)
 
 
 def checked_queries(attack: str, **counts: int) -> None:

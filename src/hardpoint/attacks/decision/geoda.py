@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from hardpoint.attacks.base import StandaloneAttack
 from hardpoint.attacks.decision.boundary_search import (
+    BoundarySearch,
     BoundaryState,
     Phase,
     ask_all,
@@ -21,15 +20,13 @@ from hardpoint.attacks.decision.boundary_search import (
     distance,
     first_reached,
     fresh_fields,
-    hear_all,
     hear_middle,
     hear_random,
 )
 from hardpoint.attacks.decision.normals import Votes, around_near
 from hardpoint.attacks.planes import checked_share, smooth_noise
-from hardpoint.core.access import Access
 from hardpoint.core.rows import per_row
-from hardpoint.engine.attack import Reply, Task
+from hardpoint.engine.attack import Task
 
 _ESTIMATE, _JUMP = 2, 3
 _SLOTS = 16  # questions per input and turn while estimating
@@ -48,7 +45,7 @@ class GeoDAState(BoundaryState):
 
 
 @dataclass(frozen=True)
-class GeoDA(StandaloneAttack):
+class GeoDA(BoundarySearch[GeoDAState]):
     """GeoDA (Rahmati, Moosavi-Dezfooli, Frossard and Dai, CVPR 2020), for the smallest L2 or Linf distance.
 
     At a point on the boundary it estimates the normal from the labels of random points nearby, made of slow cosine
@@ -69,20 +66,10 @@ class GeoDA(StandaloneAttack):
     queries: int = 5000
     initial_estimate: int = 50
     frequencies: float | None = None
-    needs: ClassVar[Access] = Access.LABELS
-    minimises: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checked_queries("GeoDA", queries=self.queries, initial_estimate=self.initial_estimate)
         checked_share(self.frequencies)
-
-    @property
-    def turns(self) -> int:
-        return self.queries  # at least one query per turn
-
-    @property
-    def name(self) -> str:
-        return f"GeoDA {self.queries}"
 
     @property
     def _phases(self) -> tuple[Phase[GeoDAState], ...]:
@@ -98,9 +85,6 @@ class GeoDA(StandaloneAttack):
         voted_at = torch.full_like(fields["low"], torch.inf)
         state = GeoDAState(**fields, votes=Votes.none(task.x), voted_at=voted_at)
         return ask_all(state, task, self._phases, self.queries)
-
-    def step(self, state: GeoDAState, reply: Reply, task: Task) -> GeoDAState:
-        return hear_all(state, reply, task, self._phases, self.queries)
 
     def _hear_middle(self, s: GeoDAState, reached: Tensor, task: Task) -> GeoDAState:
         s, over = hear_middle(s, reached, task, bisection_tolerance(task))

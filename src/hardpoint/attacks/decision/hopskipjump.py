@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from hardpoint.attacks.base import StandaloneAttack
 from hardpoint.attacks.decision.boundary_search import (
+    BoundarySearch,
     BoundaryState,
     Phase,
     ask_all,
@@ -20,14 +19,12 @@ from hardpoint.attacks.decision.boundary_search import (
     checked_queries,
     distance,
     fresh_fields,
-    hear_all,
     hear_middle,
     hear_random,
 )
 from hardpoint.attacks.decision.normals import Votes, around_near
-from hardpoint.core.access import Access
 from hardpoint.core.rows import per_row
-from hardpoint.engine.attack import Reply, Task
+from hardpoint.engine.attack import Task
 from hardpoint.threats.linf import LinfRegion
 
 _ESTIMATE, _ADVANCE = 2, 3
@@ -45,7 +42,7 @@ class HopSkipJumpState(BoundaryState):
 
 
 @dataclass(frozen=True)
-class HopSkipJump(StandaloneAttack):
+class HopSkipJump(BoundarySearch[HopSkipJumpState]):
     """HopSkipJump (Chen, Jordan and Wainwright, IEEE S&P 2020), every quantity kept per input.
 
     Bisects to the decision boundary, estimates its normal from the labels of random points nearby, steps along
@@ -62,19 +59,9 @@ class HopSkipJump(StandaloneAttack):
 
     queries: int = 5000
     initial_estimate: int = 100
-    needs: ClassVar[Access] = Access.LABELS
-    minimises: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checked_queries("HopSkipJump", queries=self.queries, initial_estimate=self.initial_estimate)
-
-    @property
-    def turns(self) -> int:
-        return self.queries  # at least one query per turn
-
-    @property
-    def name(self) -> str:
-        return f"HopSkipJump {self.queries}"
 
     @property
     def _phases(self) -> tuple[Phase[HopSkipJumpState], ...]:
@@ -90,9 +77,6 @@ class HopSkipJump(StandaloneAttack):
         nothing = torch.zeros_like(task.x)
         state = HopSkipJumpState(**fields, votes=Votes.none(task.x), stride=fields["low"], direction=nothing)
         return ask_all(state, task, self._phases, self.queries)
-
-    def step(self, state: HopSkipJumpState, reply: Reply, task: Task) -> HopSkipJumpState:
-        return hear_all(state, reply, task, self._phases, self.queries)
 
     def _hear_middle(self, s: HopSkipJumpState, reached: Tensor, task: Task) -> HopSkipJumpState:
         s, over = hear_middle(s, reached, task, bisection_tolerance(task))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from hardpoint.attacks.base import StandaloneAttack
 from hardpoint.attacks.decision.boundary_search import (
+    BoundarySearch,
     BoundaryState,
     Phase,
     ask_all,
@@ -19,16 +18,14 @@ from hardpoint.attacks.decision.boundary_search import (
     bisection_tolerance,
     checked_queries,
     fresh_fields,
-    hear_all,
     hear_middle,
     hear_random,
     unit,
 )
 from hardpoint.attacks.planes import checked_share, spread_direction
-from hardpoint.core.access import Access
 from hardpoint.core.errors import ThreatError
 from hardpoint.core.rows import per_row
-from hardpoint.engine.attack import Reply, Task
+from hardpoint.engine.attack import Task
 
 _TRY, _NARROW = 2, 3
 _WIDEST = 0.45 * math.pi  # at a right angle the circle is back at x
@@ -52,7 +49,7 @@ class SurFreeState(BoundaryState):
 
 
 @dataclass(frozen=True)
-class SurFree(StandaloneAttack):
+class SurFree(BoundarySearch[SurFreeState]):
     """SurFree (Maho, Furon and Le Merrer, CVPR 2021), for the smallest L2 distance.
 
     From a point on the boundary it tries random directions: in the plane of the direction and of the way to x it
@@ -75,22 +72,12 @@ class SurFree(StandaloneAttack):
     widest_angle: float = 30.0
     tries: int = 3
     frequencies: float | None = None
-    needs: ClassVar[Access] = Access.LABELS
-    minimises: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checked_queries("SurFree", queries=self.queries, tries=self.tries)
         checked_share(self.frequencies)
         if not 0 < self.widest_angle < 80:
             raise ThreatError(f"widest_angle is {self.widest_angle}", "give degrees above 0 and below 80")
-
-    @property
-    def turns(self) -> int:
-        return self.queries  # at least one query per turn
-
-    @property
-    def name(self) -> str:
-        return f"SurFree {self.queries}"
 
     @property
     def _phases(self) -> tuple[Phase[SurFreeState], ...]:
@@ -112,9 +99,6 @@ class SurFree(StandaloneAttack):
             widest=torch.full_like(numbers, math.radians(self.widest_angle)),
         )
         return ask_all(state, task, self._phases, self.queries)
-
-    def step(self, state: SurFreeState, reply: Reply, task: Task) -> SurFreeState:
-        return hear_all(state, reply, task, self._phases, self.queries)
 
     def _hear_middle(self, s: SurFreeState, reached: Tensor, task: Task) -> SurFreeState:
         s, over = hear_middle(s, reached, task, bisection_tolerance(task))

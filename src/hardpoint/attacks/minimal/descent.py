@@ -7,6 +7,7 @@ input box. The loop itself is the engine's.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -71,7 +72,7 @@ class Seen:
         return norm.dual_length(self.gradient).clamp_min(1e-300)
 
 
-class Descent:
+class Descent(ABC):
     """Mixed into attacks: everything but ``norms``, ``begin`` and ``move``.
 
     The first iterate lies on the linearised boundary nearest to the original, of ``candidates`` wrong classes: an
@@ -100,13 +101,13 @@ class Descent:
     def name(self) -> str:
         return f"{type(self).__name__} {self.steps}"
 
+    @abstractmethod
     def begin(self, change: Tensor, nearest: Nearest, task: Task, norm: Norm) -> Any:
         """The attack's memory when its first iterate is ``change``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def move(self, own: Any, seen: Seen, task: Task, norm: Norm) -> tuple[Any, Tensor]:
         """The attack's memory and the next change, ``[n, d]``."""
-        raise NotImplementedError
 
     def ascends(self, scores: Tensor, task: Task) -> Tensor:
         """What the attack maximises: positive where the goal is reached."""
