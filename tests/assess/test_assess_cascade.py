@@ -36,14 +36,23 @@ def test_the_quota_belongs_to_the_input_and_has_its_size():
     assert not np.array_equal(quota(everyone, seed=4), drawn)
 
 
+@pytest.mark.parametrize("mode", [Mode.FAST, Mode.STANDARD])
 @pytest.mark.parametrize("classes", [2, 3, 10, 1000])
-def test_dear_stages_meet_only_the_close_and_the_first_ones_all(classes):
-    stages = cascade(Threat(hp.Linf(0.1)), Mode.FAST, classes)
+def test_dear_stages_meet_only_the_close_and_the_first_ones_all(classes, mode):
+    stages = cascade(Threat(hp.Linf(0.1)), mode, classes)
     assert [s.left for s in stages] == sorted((s.left for s in stages), reverse=True)
     assert stages[0].left == stages[1].left == np.inf
-    assert all(s.left == np.inf for s in cascade(Threat(hp.Linf(0.1)), Mode.STANDARD, classes))
-    assert wider(Threat(hp.Linf(0.1)), Mode.STANDARD, classes) == ()
-    assert wider(Threat(hp.Linf(0.1), access="scores"), Mode.FAST, classes) == ()
+    assert stages[-1].left < 1
+    assert wider(Threat(hp.Linf(0.1), access="scores"), mode, classes) == ()
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+def test_a_wider_search_spares_nobody_and_repeats_nothing(classes):
+    threat = Threat(hp.Linf(0.1))
+    standard, thorough = (cascade(threat, mode, classes) for mode in (Mode.STANDARD, Mode.THOROUGH))
+    assert all(s.left == np.inf for s in (*wider(threat, Mode.FAST, classes), *thorough))
+    assert wider(threat, Mode.STANDARD, classes) == tuple(Stage(s.attack) for s in standard[2:])
+    assert wider(threat, Mode.THOROUGH, classes) == ()
 
 
 @pytest.mark.usefixtures("no_panel")
@@ -94,6 +103,24 @@ def test_masked_gradients_widen_the_search_and_the_record_says_so():
     fast = len(cascade(Threat(hp.Linf(0.08)), Mode.FAST, 4))
     assert len(result.record.stages) > fast
     assert any(c.verdict in (Verdict.WARN, Verdict.FAIL) for c in result.record.checks)
+
+
+def test_a_wider_search_meets_whom_the_stages_spared_and_each_of_them_once():
+    net = Own(mlp()).eval()
+    x = rand(48, 8, seed=8)
+    budget = hp.Budget(passes=700)
+    result = hp.assess(
+        net, x, labelled(net, x), threat=hp.Linf(0.03), mode="standard", budget=budget, **QUIET
+    )
+    stages = result.record.stages
+    names = [s.attack.name for s in cascade(Threat(hp.Linf(0.03)), Mode.STANDARD, 4)]
+    first, again = stages[: len(names)], stages[len(names) :]
+    assert [s.name for s in again] == [s.name for s in first if s.name in names[2:]]
+    assert sum(s.spared for s in first) > 0
+    for early, late in zip(first[2:], again, strict=True):
+        assert early.inputs + late.inputs <= len(x)
+        assert late.inputs <= early.spared
+        assert late.spared == 0
 
 
 def test_honest_models_are_not_widened():

@@ -1,10 +1,10 @@
 """Which attacks run, in which order. Each stage meets only the inputs that still stand.
 
-In ``fast`` mode the dear stages meet only the inputs that came close. How close is the share of the clean lead that
-is left: the margin of the nearest miss over the margin of the clean input, both negative while the answer is right.
-It is free, does not depend on the scale or shift of the scores or on other inputs, and tells well what a longer search
-will still break (docs/cascade.md has the experiment). A twentieth of the inputs, drawn by the seed, go through every
-stage however far they are: they show what the rule costs, and whether it can be trusted on this model.
+The dear stages of ``fast`` and ``standard`` meet only the inputs that came close. How close is the share of the clean
+lead that is left: the margin of the nearest miss over the margin of the clean input, both negative while the answer is
+right. It is free, does not depend on the scale or shift of the scores or on other inputs, and tells well what a longer
+search will still break (docs/cascade.md has the experiment). A twentieth of the inputs, drawn by the seed, go through
+every stage however far they are: they show what the rule costs, and whether it can be trusted on this model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from hardpoint.assess.arsenal import arsenal_for
-from hardpoint.assess.stage import Stage
+from hardpoint.assess.stage import Stage, everyone
 from hardpoint.attacks.transfer import Momentum, Transfer, VarianceTuning
 from hardpoint.core.access import Access
 from hardpoint.core.errors import ConfigError
@@ -28,9 +28,9 @@ from hardpoint.threats.threat import Threat
 class Mode(Enum):
     """How hard to try.
 
-    ``FAST``: short attacks ordered by what they break per pass. ``STANDARD``: AutoAttack's protocol (Croce and
-    Hein, ICML 2020): APGD-CE, APGD-T, FAB-T and Square with its budgets. ``THOROUGH``: both on every input, with
-    restarts, minimal-norm and decision-based attacks.
+    ``FAST``: short attacks ordered by what they break per pass. ``STANDARD``: AutoAttack's attacks (Croce and Hein,
+    ICML 2020) with its budgets: APGD-CE, APGD-T, FAB-T and Square. ``THOROUGH``: both on every input, however far it
+    stands, with restarts, minimal-norm and decision-based attacks.
     """
 
     FAST = "fast"
@@ -83,23 +83,20 @@ def cascade(
     inf APGD-ce 30
     0.5 MultiTargeted 9×5 + 3×25
     0.25 MultiTargeted 9×10 + 4×100
-    0.1 Square 2000
+    0.1 Square 3000
     """
     arsenal, thorough = arsenal_for(threat.perturbation, classes), mode is Mode.THOROUGH
     transfer = transfers(surrogates)
     if threat.access is Access.GRADIENTS:
         fast, standard = arsenal.fast(), arsenal.standard()
-        if mode is Mode.FAST:
-            return fast
-        attacks = (
-            (*(s.attack for s in fast), *standard, *arsenal.extra(), *transfer) if thorough else standard
-        )
-        return tuple(Stage(attack) for attack in attacks)
+        if thorough:
+            return everyone(*(s.attack for s in (*fast, *standard)), *arsenal.extra(), *transfer)
+        return fast if mode is Mode.FAST else standard
     left = threat.queries or _QUERIES[mode]
     left = left if queries is None else min(left, queries)
     left = max(1, left - sum(attack.queries for attack in transfer))
     find = arsenal.by_scores if threat.access is Access.SCORES else arsenal.by_labels
-    return tuple(Stage(attack) for attack in (*transfer, *find(left, thorough=thorough)))
+    return everyone(*transfer, *find(left, thorough=thorough))
 
 
 def transfers(surrogates: tuple[Differentiable, ...]) -> tuple[Transfer, ...]:
@@ -115,9 +112,10 @@ def transfers(surrogates: tuple[Differentiable, ...]) -> tuple[Transfer, ...]:
 
 
 def wider(threat: Threat, mode: Mode, classes: int | None) -> tuple[Stage, ...]:
-    """What runs on top of ``fast`` where the checks say that gradients mislead: the stages of ``standard``, where they
-    add any."""
-    if mode is not Mode.FAST or threat.access is not Access.GRADIENTS:
+    """What runs on top where the checks say that the search was misled: the attacks of ``standard``, this time on every
+    input that has not met them."""
+    if threat.access is not Access.GRADIENTS:
         return ()
-    known = [stage.attack for stage in cascade(threat, mode, classes)]
-    return tuple(s for s in cascade(threat, Mode.STANDARD, classes) if s.attack not in known)
+    whole = [stage.attack for stage in cascade(threat, mode, classes) if stage.meets_all]
+    attacks = (stage.attack for stage in cascade(threat, Mode.STANDARD, classes))
+    return everyone(*(attack for attack in attacks if attack not in whole))

@@ -18,9 +18,11 @@ from hardpoint.assess.prepare import Prepared
 from hardpoint.assess.progress import Progress
 from hardpoint.assess.record import make_record
 from hardpoint.assess.result import ExampleSource, InFolder, InMemory, Joined, Result
+from hardpoint.assess.stage import disagree
 from hardpoint.assess.work import Arrays, Piece, Table, do_piece
 from hardpoint.core.errors import RunError
 from hardpoint.data import MemoryDataset
+from hardpoint.engine.attack import Attack
 from hardpoint.engine.executors import Executor, Pool
 from hardpoint.engine.twin import TwinPlan
 from hardpoint.evidence.assessment import Check, StageRecord, Status, Verdict
@@ -61,6 +63,8 @@ class Run:
         self.folder: AssessmentFolder | None = run.assessment(prepared.name) if run else None
         self.examples: list[tuple[NDArray[np.int64], NDArray[Any]]] = []
         self.table = Table(len(self.session.data), 0)
+        self.met: list[tuple[Attack, NDArray[np.int64]]] = []
+        self.rugged = np.zeros(len(self.session.data), dtype=np.bool_)
         self.out_of_time = False
 
     def begin(self, *, resume: bool) -> None:
@@ -168,11 +172,15 @@ class Run:
 
     def _stage(self, pool: Pool, number: int) -> StageRecord:
         table, stage, unit = self.table, self.session.every_stage[number], self._unit
-        attack, standing = stage.attack, table.standing()
-        beyond = stage.beyond(table.lead_left(standing))
+        attack = stage.attack
+        known = [positions for earlier, positions in self.met if earlier == attack]
+        standing = np.setdiff1d(table.standing(), np.concatenate([*known, np.empty(0, dtype=np.int64)]))
+        left_before = table.lead_left(standing)
+        beyond = stage.beyond(left_before, self.rugged[standing])
         drawn = beyond & quota(standing, self.session.seed) & stage.sampled
         spared, sampled = int((beyond & ~drawn).sum()), standing[drawn]
         standing = standing[~beyond | drawn]
+        self.met.append((attack, standing))
         pieces = []
         for part, at in enumerate(range(0, len(standing), unit)):
             positions = standing[at : at + unit]
@@ -184,6 +192,8 @@ class Run:
             broken += int(found["broken"].sum())
             if len(found.get("adversarial", ())):
                 self.examples.append((found["positions"][found["broken"]], found["adversarial"]))
+        if stage.meets_all:
+            self.rugged[standing] |= disagree(left_before, table.lead_left(standing))
         forward, backward = int(table.forward.sum() - before[0]), int(table.backward.sum() - before[1])
         queries = forward if self.prepared.black_box else 0
         return StageRecord(

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from hardpoint.engine.attack import Attack
 
+_NEARER = 0.8
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -22,6 +24,30 @@ class Stage:
     left: float = math.inf
     sampled: bool = True
 
-    def beyond(self, lead_left: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which inputs stand too far from falling for this stage; one whose lead is not known does not."""
-        return np.asarray(lead_left > self.left)
+    @property
+    def meets_all(self) -> bool:
+        """Whether it spares none."""
+        return math.isinf(self.left)
+
+    def beyond(self, lead_left: NDArray[np.float64], rugged: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which inputs stand too far from falling for this stage; one whose lead is not known does not.
+
+        Args:
+            lead_left: the share of the clean lead left at the nearest miss.
+            rugged: inputs about which searches disagree, so that the nearest miss may be far from the nearest there is.
+        """
+        return np.asarray((lead_left > self.left) & ~rugged)
+
+
+def disagree(left_before: NDArray[np.float64], left: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which inputs a search brought much nearer than one that had met them before.
+
+    On models whose gradients lead to one optimum hardly any; where there are many optima, inputs that longer searches
+    still break are among them, however far they seem to stand (docs/cascade.md).
+    """
+    return np.asarray(left < _NEARER * left_before)
+
+
+def everyone(*attacks: Attack) -> tuple[Stage, ...]:
+    """Stages that spare no input."""
+    return tuple(Stage(attack) for attack in attacks)

@@ -224,6 +224,8 @@ class _Run:
             where = (reached & ~dead).nonzero().squeeze(1)
             points = query
         else:
+            if reply.scores is not None:
+                self._come_closer(query, reply.scores, asked, live, rows)
             reached = live.goal.reached(reply.labels, live.y.unsqueeze(1)) & asked
             if not bool(reached.any()):
                 return
@@ -251,6 +253,18 @@ class _Run:
         self.hit[target] = True
         self.adversarial[target] = points
         self.distance[target] = away
+
+    def _come_closer(self, query: Tensor, scores: Tensor, asked: Tensor, live: Task, rows: Tensor) -> None:
+        """Note the nearest misses among ``k`` points per input. Few are nearer, so only those are looked at."""
+        owner, slot = asked.nonzero(as_tuple=True)
+        margin = live.goal.margin(scores[owner, slot], live.y[owner]).double()
+        nearer = (margin > self.closest[rows[owner]]).nonzero().squeeze(1)
+        if not len(nearer):
+            return
+        owner, slot, margin = owner[nearer], slot[nearer], margin[nearer]
+        allowed = take_rows(live.region, owner).contains(query[owner, slot])
+        margin = margin.masked_fill(~allowed, -torch.inf)
+        self.closest.scatter_reduce_(0, rows[owner], margin, "amax")
 
     def _ended(self, live: Task, rows: Tensor) -> Tensor:
         over = live.turn >= self.turns

@@ -25,8 +25,8 @@ class Arsenal(Protocol):
         """Ordered by what they break per pass."""
         ...
 
-    def standard(self) -> tuple[Attack, ...]:
-        """What runs on every input."""
+    def standard(self) -> tuple[Stage, ...]:
+        """The protocol of the literature with its budgets."""
         ...
 
     def extra(self) -> tuple[Attack, ...]:

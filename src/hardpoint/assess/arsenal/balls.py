@@ -28,8 +28,8 @@ from hardpoint.threats import L0, L1, L2, Linf, Perturbation
 
 @dataclass(frozen=True)
 class Balls:
-    """Orders, lengths and limits of ``fast`` come from the experiment in docs/cascade.md; ``standard`` is AutoAttack's
-    protocol (Croce and Hein, ICML 2020) with its budgets. In L0, which FAB does not know, sigma-zero stands for it."""
+    """Orders, lengths and limits come from the experiment in docs/cascade.md; attacks and budgets of ``standard`` are
+    AutoAttack's (Croce and Hein, ICML 2020). In L0, which FAB does not know, sigma-zero stands for it."""
 
     perturbation: Perturbation
     targets: int
@@ -47,15 +47,17 @@ class Balls:
             *own,
             Stage(near, left=0.5),
             Stage(far, left=0.25),
-            Stage(Square(queries=2000), left=0.1, sampled=False),
+            Stage(Square(queries=3000), left=0.1, sampled=False),
         )
 
-    def standard(self) -> tuple[Attack, ...]:
+    def standard(self) -> tuple[Stage, ...]:
+        best, *others = targeted(self.targets)
         return (
-            APGD(loss="ce", steps=100),
-            *targeted(self.targets),
-            *self._nearest(),
-            Square(queries=5000, rescale=False),
+            Stage(APGD(loss="ce", steps=100)),
+            Stage(best),
+            *(Stage(attack, left=0.75) for attack in others),
+            *(Stage(attack, left=0.5) for attack in self._nearest()),
+            Stage(Square(queries=5000, rescale=False), left=0.5),
         )
 
     def extra(self) -> tuple[Attack, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hardpoint.assess.stage import Stage
+from hardpoint.assess.stage import Stage, everyone
 from hardpoint.attacks import ParameterAscent, ParameterSearch, PatchAttack, PatchSearch, SpatialGrid
 from hardpoint.core.access import Access
 from hardpoint.engine.attack import Attack
@@ -27,8 +27,8 @@ class Patches:
             Stage(PatchSearch(queries=1000), left=0.1, sampled=False),
         )
 
-    def standard(self) -> tuple[Attack, ...]:
-        return (
+    def standard(self) -> tuple[Stage, ...]:
+        return everyone(
             PatchAttack(locations=16, steps=50),
             PatchAttack(locations=16, steps=50, loss="ce"),
             PatchSearch(queries=5000),
@@ -62,8 +62,8 @@ class Turns:
     def fast(self) -> tuple[Stage, ...]:
         return (Stage(self._all),)
 
-    def standard(self) -> tuple[Attack, ...]:
-        return (self._all,)
+    def standard(self) -> tuple[Stage, ...]:
+        return self.fast()
 
     def extra(self) -> tuple[Attack, ...]:
         return ()
@@ -91,8 +91,8 @@ class Parameters:
             Stage(ParameterSearch(queries=1000), left=0.5),
         )
 
-    def standard(self) -> tuple[Attack, ...]:
-        return (
+    def standard(self) -> tuple[Stage, ...]:
+        return everyone(
             ParameterAscent(steps=100, restarts=5),
             ParameterAscent(steps=100, restarts=2, loss="ce"),
             ParameterSearch(queries=5000),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hardpoint.assess.arsenal.balls import longer, probes, targeted
-from hardpoint.assess.stage import Stage
+from hardpoint.assess.stage import Stage, everyone
 from hardpoint.attacks import APGD, CAPGD, MOEVA, PGD, TableSearch
 from hardpoint.core.access import Access
 from hardpoint.engine.attack import Attack
@@ -33,8 +33,8 @@ class Tables:
             Stage(TableSearch(queries=2000), left=0.1, sampled=False),
         )
 
-    def standard(self) -> tuple[Attack, ...]:
-        return (
+    def standard(self) -> tuple[Stage, ...]:
+        return everyone(
             APGD(loss="ce", steps=100),
             *targeted(self.targets),
             CAPGD(steps=100),

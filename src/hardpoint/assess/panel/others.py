@@ -71,7 +71,7 @@ def by_scores_only(pilot: Pilot, stages: tuple[StageRecord, ...], table: Table) 
     left = np.ones(len(fell), dtype=bool)
     if len(fell):
         again = Pilot.at(pilot.session, table, fell)
-        for attack in (*pilot.arsenal.standard(), *pilot.arsenal.extra()):
+        for attack in (*(stage.attack for stage in pilot.arsenal.standard()), *pilot.arsenal.extra()):
             if attack.needs is Access.GRADIENTS:
                 left &= ~again.broken_by(attack, pilot.session.threat, left)
     missed, n = int(left.sum()), stages[0].inputs
