@@ -46,7 +46,7 @@ def test_dear_stages_meet_only_the_close_and_the_first_ones_all(classes):
     assert wider(Threat(hp.Linf(0.1), access="scores"), Mode.FAST, classes) == ()
 
 
-@pytest.mark.usefixtures("no_panel")
+@pytest.mark.usefixtures("no_panel", "few_queries")
 def test_every_standing_input_is_met_or_spared_and_the_far_ones_cost_little():
     result = hp.assess(NET, X, Y, threat=hp.Linf(0.02), **QUIET)
     right, broken = int((result.record.outcomes.status != Status.CLEAN_ERROR).sum()), 0
@@ -61,7 +61,7 @@ def test_every_standing_input_is_met_or_spared_and_the_far_ones_cost_little():
     assert spent.max() > 300
 
 
-@pytest.mark.usefixtures("no_panel")
+@pytest.mark.usefixtures("no_panel", "few_queries")
 @pytest.mark.parametrize(("scale", "shift"), [(2.0, 0.0), (1.0, 100.0), (1.0, -100.0)])
 def test_who_meets_a_stage_does_not_depend_on_the_scores_shift_or_unit(scale, shift):
     """Another unit changes what cross-entropy climbs; the rule itself, which the first stage's margins feed, not."""
@@ -84,10 +84,11 @@ class Own(nn.Module):
         return self.net(torch.round(x * 16) / 16)
 
 
+@pytest.mark.usefixtures("few_queries")
 def test_masked_gradients_widen_the_search_and_the_record_says_so():
     net = Own(mlp()).eval()
     x = rand(48, 8, seed=8)
-    short = hp.Budget(passes=1500)
+    short = hp.Budget(passes=1000)
     result = hp.assess(net, x, labelled(net, x), threat=hp.Linf(0.08), budget=short, **QUIET)
     said = {f.id: f.message for f in result.findings}
     assert "HP113" in said["HP307"]
@@ -96,6 +97,7 @@ def test_masked_gradients_widen_the_search_and_the_record_says_so():
     assert any(c.verdict in (Verdict.WARN, Verdict.FAIL) for c in result.record.checks)
 
 
+@pytest.mark.usefixtures("few_queries")
 def test_honest_models_are_not_widened():
     result = hp.assess(NET, X, Y, threat=hp.Linf(0.03), **QUIET)
     assert "HP307" not in {f.id for f in result.findings}

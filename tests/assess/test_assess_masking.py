@@ -128,6 +128,7 @@ HONEST = {
 }
 
 
+@pytest.mark.usefixtures("few_queries")
 @pytest.mark.parametrize("name", HONEST)
 def test_honest_models_raise_no_alarm(name):
     make, shape = HONEST[name]
