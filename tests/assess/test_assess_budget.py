@@ -153,6 +153,7 @@ def test_whole_numbers_as_inputs_come_back_as_floats():
     assert torch.equal(net(result.adversarial).argmax(1) != labelled(net, x.float()), result.broken)
 
 
+@pytest.mark.usefixtures("few_queries")
 def test_inputs_that_require_gradients_are_left_alone():
     x = X.clone().requires_grad_(True)
     result = hp.assess(NET, x, Y, threat=hp.Linf(0.1), **QUIET)

@@ -196,6 +196,7 @@ def test_points_outside_the_budget_are_no_near_misses(examined, mode):
     assert (pilot.nearest[pilot.standing] < 0).all()
 
 
+@pytest.mark.usefixtures("few_queries")
 def test_checks_that_time_cuts_short_say_nothing(monkeypatch):
     net = mlp()
 
