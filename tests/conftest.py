@@ -37,3 +37,17 @@ def no_panel(monkeypatch):
     from hardpoint.assess.panel import Strength
 
     monkeypatch.setattr(run, "measure_strength", lambda *_: Strength())
+
+
+@pytest.fixture
+def few_queries(monkeypatch):
+    """Assessments whose random search asks 300 times, one after the other, and not thousands of times.
+
+    The search of 200 queries that checks their strength stays another one.
+    """
+    from hardpoint.assess.arsenal import balls
+    from hardpoint.attacks import Square
+
+    monkeypatch.setattr(
+        balls, "Square", lambda queries, **settings: Square(queries=min(queries, 300), **settings)
+    )

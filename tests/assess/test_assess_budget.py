@@ -46,6 +46,7 @@ def test_results_under_a_budget_do_not_depend_on_the_batch():
         assert np.array_equal(run.record.outcomes.status, runs[0].record.outcomes.status)
 
 
+@pytest.mark.usefixtures("few_queries")
 def test_a_budget_that_covers_everything_leaves_nothing_unfinished():
     free = hp.assess(NET, X, Y, threat=hp.Linf(0.05), **QUIET)
     spent = free.record.outcomes.forward + free.record.outcomes.backward
@@ -118,6 +119,7 @@ def test_models_that_cannot_be_sent_to_workers_are_named_with_the_cure():
         hp.assess(Local().eval(), X[:8], Y[:8].clamp(max=1), threat=hp.Linf(0.1), workers=2, **QUIET)
 
 
+@pytest.mark.usefixtures("few_queries")
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 100.0), (1.0, -100.0), (1e-3, 0.0), (1e3, 0.0)])
 def test_scale_and_shift_of_the_scores_change_no_flag_of_an_assessment(scale, shift):
     known = hp.assess(NET, X, Y, threat=hp.Linf(0.06), **QUIET)
@@ -151,6 +153,7 @@ def test_whole_numbers_as_inputs_come_back_as_floats():
     assert torch.equal(net(result.adversarial).argmax(1) != labelled(net, x.float()), result.broken)
 
 
+@pytest.mark.usefixtures("few_queries")
 def test_inputs_that_require_gradients_are_left_alone():
     x = X.clone().requires_grad_(True)
     result = hp.assess(NET, x, Y, threat=hp.Linf(0.1), **QUIET)
@@ -158,6 +161,7 @@ def test_inputs_that_require_gradients_are_left_alone():
     assert x.grad is None
 
 
+@pytest.mark.usefixtures("few_queries")
 def test_a_random_models_clean_errors_are_those_of_its_usual_answer():
     net = mlp()
     x = rand(60, 8, seed=8)

@@ -9,7 +9,7 @@ from torch import nn
 
 import hardpoint as hp
 from hardpoint.assess.cascade import QUOTA, Mode, cascade, quota, wider
-from hardpoint.assess.stage import Stage
+from hardpoint.assess.stage import Stage, disagree
 from hardpoint.attacks import PGD
 from hardpoint.evidence import StageRecord, Status, Verdict
 from hardpoint.threats import Threat
@@ -23,8 +23,17 @@ QUIET = {"progress": False}
 
 def test_an_input_whose_lead_is_not_known_meets_every_stage():
     lead = np.array([0.0, 0.5, 0.500001, 1.0, -0.1, np.nan])
-    assert Stage(PGD(), left=0.5).beyond(lead).tolist() == [False, False, True, True, False, False]
-    assert not Stage(PGD()).beyond(lead).any()
+    calm = np.zeros(6, dtype=bool)
+    assert Stage(PGD(), left=0.5).beyond(lead, calm).tolist() == [False, False, True, True, False, False]
+    assert not Stage(PGD()).beyond(lead, calm).any()
+
+
+def test_an_input_about_which_searches_disagree_meets_every_stage():
+    before = np.array([np.nan, 1.0, 1.0, 0.9, 0.5])
+    left = np.array([0.9, 0.9, 0.7, 0.9, 0.6])
+    rugged = disagree(before, left)
+    assert rugged.tolist() == [False, False, True, False, False]
+    assert Stage(PGD(), left=0.5).beyond(left, rugged).tolist() == [True, True, False, True, True]
 
 
 def test_the_quota_belongs_to_the_input_and_has_its_size():
@@ -55,7 +64,7 @@ def test_a_wider_search_spares_nobody_and_repeats_nothing(classes):
     assert wider(threat, Mode.THOROUGH, classes) == ()
 
 
-@pytest.mark.usefixtures("no_panel")
+@pytest.mark.usefixtures("no_panel", "few_queries")
 def test_every_standing_input_is_met_or_spared_and_the_far_ones_cost_little():
     result = hp.assess(NET, X, Y, threat=hp.Linf(0.02), **QUIET)
     right, broken = int((result.record.outcomes.status != Status.CLEAN_ERROR).sum()), 0
@@ -70,7 +79,7 @@ def test_every_standing_input_is_met_or_spared_and_the_far_ones_cost_little():
     assert spent.max() > 300
 
 
-@pytest.mark.usefixtures("no_panel")
+@pytest.mark.usefixtures("no_panel", "few_queries")
 @pytest.mark.parametrize(("scale", "shift"), [(2.0, 0.0), (1.0, 100.0), (1.0, -100.0)])
 def test_who_meets_a_stage_does_not_depend_on_the_scores_shift_or_unit(scale, shift):
     """Another unit changes what cross-entropy climbs; the rule itself, which the first stage's margins feed, not."""
@@ -93,10 +102,11 @@ class Own(nn.Module):
         return self.net(torch.round(x * 16) / 16)
 
 
+@pytest.mark.usefixtures("few_queries")
 def test_masked_gradients_widen_the_search_and_the_record_says_so():
     net = Own(mlp()).eval()
     x = rand(48, 8, seed=8)
-    short = hp.Budget(passes=1500)
+    short = hp.Budget(passes=1000)
     result = hp.assess(net, x, labelled(net, x), threat=hp.Linf(0.08), budget=short, **QUIET)
     said = {f.id: f.message for f in result.findings}
     assert "HP113" in said["HP307"]
@@ -105,6 +115,7 @@ def test_masked_gradients_widen_the_search_and_the_record_says_so():
     assert any(c.verdict in (Verdict.WARN, Verdict.FAIL) for c in result.record.checks)
 
 
+@pytest.mark.usefixtures("few_queries")
 def test_a_wider_search_meets_whom_the_stages_spared_and_each_of_them_once():
     net = Own(mlp()).eval()
     x = rand(48, 8, seed=8)
@@ -123,6 +134,7 @@ def test_a_wider_search_meets_whom_the_stages_spared_and_each_of_them_once():
         assert late.spared == 0
 
 
+@pytest.mark.usefixtures("few_queries")
 def test_honest_models_are_not_widened():
     result = hp.assess(NET, X, Y, threat=hp.Linf(0.03), **QUIET)
     assert "HP307" not in {f.id for f in result.findings}

@@ -132,6 +132,7 @@ def test_data_sorted_by_class_does_not_make_the_model_look_constant():
     assert "HP112" not in findings(net, x)
 
 
+@pytest.mark.usefixtures("no_panel", "few_queries")
 def test_a_single_sigmoid_is_read_as_a_probability():
     """Its threshold is one half, not zero: read as a logit it would always answer class 1."""
     weight = torch.tensor([[6.0, -4.0, 3.0, 1.0, -2.0, 0.0, 1.0, -1.0]])

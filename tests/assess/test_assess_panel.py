@@ -65,6 +65,7 @@ def test_what_stands_after_two_passes_falls_to_every_other_attack(examined):
         assert "broke" in check.explanation or "moved" in check.explanation
 
 
+@pytest.mark.usefixtures("few_queries")
 def test_a_full_search_leaves_nothing_to_the_others(examined):
     pilot, table, stages = examined(linear(torch.eye(3, 8) * 4), passes=None)
     for check in (
@@ -184,6 +185,7 @@ def test_the_residual_counts_each_drawn_input_once_and_forgets_whom_a_later_stag
     assert met.measured == 0.0
 
 
+@pytest.mark.usefixtures("few_queries")
 @pytest.mark.parametrize("mode", ["fast", "standard"])
 def test_points_outside_the_budget_are_no_near_misses(examined, mode):
     """FAB and its like ask beyond the budget, where an input that stands may well be wrong."""
@@ -194,6 +196,7 @@ def test_points_outside_the_budget_are_no_near_misses(examined, mode):
     assert (pilot.nearest[pilot.standing] < 0).all()
 
 
+@pytest.mark.usefixtures("few_queries")
 def test_checks_that_time_cuts_short_say_nothing(monkeypatch):
     net = mlp()
 
@@ -214,6 +217,7 @@ def test_widening_is_said():
     assert "HP113" in said.findings[-1].message
 
 
+@pytest.mark.usefixtures("few_queries")
 @pytest.mark.parametrize(("hidden", "verdict"), [(0, Verdict.PASS), (1, Verdict.PASS), (2, Verdict.FAIL)])
 def test_inputs_that_only_black_box_attacks_break_speak_up(examined, hidden, verdict):
     """As if Square had broken an input that gradients break too, and some that they do not."""

@@ -24,6 +24,7 @@ HONEST = {
 }
 
 
+@pytest.mark.usefixtures("few_queries")
 @pytest.mark.parametrize("name", HONEST)
 @pytest.mark.parametrize("ball", [hp.Linf(0.03), hp.L2(0.1), hp.L1(0.2)], ids=lambda b: b.name)
 def test_honest_models_turn_no_check_red(name, ball):
@@ -57,12 +58,14 @@ class Shift(nn.Module):
         return x - 0.5
 
 
+@pytest.mark.usefixtures("few_queries")
 def test_a_pocket_that_steps_miss_is_found_by_noise_or_by_the_attack():
     x, y = torch.full((64, 1), 0.5), torch.zeros(64, dtype=torch.int64)
     result = hp.assess(Pocket().eval(), x, y, threat=hp.Linf(0.3), progress=False)
     assert result.broken.all() or "HP301" in red(result)
 
 
+@pytest.mark.usefixtures("few_queries")
 def test_the_curve_falls_with_the_budget_and_meets_the_result():
     net = mlp()
     x = rand(64, 8, seed=8)

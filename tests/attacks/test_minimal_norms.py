@@ -131,8 +131,8 @@ def test_batch_mates_do_not_matter_and_what_is_returned_is_wrong_and_as_far_as_s
     y = labelled(net, x)
     ball = BALLS[norm](math.inf)
     whole = attack(net, x, y, ball, batch_size=64)
-    alone = attack(net, x, y, ball, batch_size=2)
-    same = torch.isclose(whole.distance, alone.distance, rtol=1e-6)
+    few = attack(net, x, y, ball, batch_size=4)
+    same = torch.isclose(whole.distance, few.distance, rtol=1e-6)
     # which coordinate is dropped next may hang on a rounding, and a count then differs by one
     assert same.all() if norm != "l0" else (same.double().mean() > 0.7)
     assert torch.equal(net(whole.adversarial).argmax(1) != y, whole.broken)

@@ -26,6 +26,7 @@ def loopback_works() -> bool:
         return False
 
 
+@pytest.mark.usefixtures("no_panel", "few_queries")
 def test_ray_cluster_matches_this_process() -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
     if not loopback_works():

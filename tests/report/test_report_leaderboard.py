@@ -17,7 +17,7 @@ from small_models import labelled, mlp, rand
 @pytest.fixture(scope="module")
 def record():
     net, x = mlp(), rand(40, 8, seed=8)
-    return hp.assess(net, x, labelled(net, x), threat=hp.Linf(0.02), progress=False).record
+    return hp.assess(net, x, labelled(net, x), threat=hp.Linf(0.3), progress=False).record
 
 
 def with_standing(record, n: int, standing: np.ndarray, name: str = "linf-0.02"):
