@@ -1,0 +1,5 @@
+"""What makes a model harder to break, or tells that someone tries.
+
+A defence is an ``InputStage`` that changes what the model is shown, or a ``Detector`` that says how suspicious an input
+looks. ``hp.Defended`` joins them with a model into one that can be attacked, and served, like any other.
+"""
