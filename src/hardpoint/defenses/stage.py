@@ -24,7 +24,7 @@ class GradientPath(Enum):
 
 @runtime_checkable
 class InputStage(Protocol):
-    """A defence in front of a model. Implementations are frozen dataclasses; what was fitted is held in their fields."""
+    """A defence in front of a model. Implementations are frozen dataclasses whose fields hold what was fitted."""
 
     @property
     def gradient(self) -> GradientPath:
