@@ -32,7 +32,8 @@ class DDN(Descent, StandaloneAttack):
 
     A gradient step turns the change; then its length is set to a radius that shrinks by ``gamma`` after an
     adversarial point and grows by it after any other. The first radius is the first-order distance to the boundary,
-    and steps are in units of the radius, so that inputs may have any scale.
+    or the width of the input box if that is less, and steps are in units of the radius, so that inputs may have any
+    scale.
 
     Args:
         steps: gradient steps.
@@ -71,7 +72,9 @@ class DDN(Descent, StandaloneAttack):
         return goal_loss(Loss.CE, scores, task.y, task.goal)
 
     def begin(self, change: Tensor, nearest: Nearest, task: Task, norm: Norm) -> Sphere:
-        return Sphere(first_radius(norm, change, nearest.value, nearest.normal, task))
+        # where gradients are hidden the first-order distance is far too long: the paper starts at one box width
+        first = first_radius(norm, change, nearest.value, nearest.normal, task)
+        return Sphere(torch.minimum(first, span(task).double()))
 
     def move(self, own: Sphere, seen: Seen, task: Task, norm: Norm) -> tuple[Sphere, Tensor]:
         radius = own.radius * torch.where(seen.reached, 1 - self.gamma, 1 + self.gamma)
