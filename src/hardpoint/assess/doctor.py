@@ -28,7 +28,7 @@ from hardpoint.engine.clean import first_answer
 from hardpoint.engine.crossing import Crossing
 from hardpoint.engine.guard import preserved_random_state, training_layers
 from hardpoint.evidence.finding import Finding, Severity, finding
-from hardpoint.models.base import Differentiable, Model
+from hardpoint.models.base import Differentiable, Model, refusal_of
 from hardpoint.models.torch import TorchModel
 
 _CONFIDENT_GAP = 17.0  # exp(-17) is the float32 rounding of 1: softmax of the other classes underflows beyond
@@ -138,7 +138,8 @@ def _diagnose(model: Model, x: Tensor, access: Access, allow_training: tuple[str
         found += gradient_findings(model, x)
         told, crossings = masking_findings(model, x)
         found += told
-    return Diagnosis(model, tuple(found), scores.shape[1], is_random, crossings)
+    classes = refusal_of(model) or scores.shape[1]
+    return Diagnosis(model, tuple(found), classes, is_random, crossings)
 
 
 def _diagnose_labels(model: Model, x: Tensor, found: list[Finding]) -> Diagnosis:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +18,8 @@ from hardpoint.engine.clean import answers_vary, clean_answers, first_answer
 from hardpoint.engine.guard import preserved_random_state, refuse_training_layers
 from hardpoint.engine.search import Target, search
 from hardpoint.engine.twin import choose_twin
-from hardpoint.models.base import Differentiable, Model
+from hardpoint.models.base import Differentiable, Model, refusal_of
+from hardpoint.threats.goals import Untargeted
 from hardpoint.threats.perturbation import Perturbation
 from hardpoint.threats.threat import Threat
 
@@ -186,6 +187,8 @@ def usable_threat(threat: Threat | Perturbation, model: Model, needs: Access) ->
     """
     bare = not isinstance(threat, Threat)
     wanted = Threat.of(threat)
+    if refusal_of(model) is not None and isinstance(wanted.goal, Untargeted):
+        wanted = replace(wanted, goal=Untargeted(refusal=refusal_of(model)))
     if bare and model.access < wanted.access:
         wanted = wanted.with_access(model.access)
     if model.access < wanted.access:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 
@@ -50,3 +51,16 @@ class Detector(Protocol):
     def describe(self) -> dict[str, Any]:
         """JSON-ready: ``kind`` and the parameters."""
         ...
+
+
+def join(parts: Iterable[Seen]) -> Seen:
+    """Batches of one model, one after the other."""
+    every = list(parts)
+    features = {name: torch.cat([part.features[name] for part in every]) for name in every[0].features}
+    x, logits = (torch.cat([getattr(part, name) for part in every]) for name in ("x", "logits"))
+    return Seen(x, logits, features, every[0].scores_of)
+
+
+def layers_of(detectors: Iterable[Detector]) -> tuple[str, ...]:
+    """The layers that any of them reads, each once."""
+    return tuple(dict.fromkeys(name for detector in detectors for name in detector.layers))

@@ -13,7 +13,7 @@ from hardpoint.core.errors import BadModelOutput, HardpointError, ModelError, No
 from hardpoint.core.rows import chunks
 from hardpoint.engine.guard import full_precision
 from hardpoint.engine.verify import RANDOM_PASSES
-from hardpoint.models.base import Model
+from hardpoint.models.base import Model, refusal_of
 
 
 class CleanAnswers(NamedTuple):
@@ -98,13 +98,14 @@ def clean_answers(
                 )
             votes = scores.argmax(2)
             seen.append(scores.mean(0))
-            ranked.append(ranked_classes(seen[-1]))
+            ranked.append(ranked_classes(seen[-1], refusal_of(model)))
         labels.append(votes.mode(0).values)
     return CleanAnswers(torch.cat(labels), torch.cat(ranked), torch.cat(seen) if seen else None)
 
 
-def ranked_classes(scores: Tensor, limit: int = 10) -> Tensor:
-    """int64 ``[n, min(K, limit)]``: classes by falling score."""
+def ranked_classes(scores: Tensor, refusal: int | None = None, limit: int = 10) -> Tensor:
+    """int64 ``[n, min(K, limit)]``: classes by falling score. The column that refuses, behind them, is none."""
+    scores = scores[:, :refusal]
     return scores.topk(min(limit, scores.shape[1]), dim=1).indices
 
 

@@ -30,8 +30,8 @@ class Found:
         distance: float64 ``[n]``, its distance, infinite where none was found.
         forward, backward: int64 ``[n]``, passes spent.
         finished: bool ``[n]``, False where a budget or deadline cut the attack short.
-        closest: float64 ``[n]``, the largest margin of the goal at any allowed point that was asked about alone and
-            whose scores were seen; ``-inf`` without such a point.
+        closest: float64 ``[n]``, the largest margin of the goal at any allowed point whose scores were
+            seen; ``-inf`` without such a point.
     """
 
     hit: Tensor
@@ -165,7 +165,8 @@ class _Run:
         labels = torch.full((n, k), -1, dtype=torch.int64, device=query.device)
         if not bool(asked.any()):
             return Reply(labels), asked
-        flat = self.oracle.ask(query[asked])
+        owner = live.y.unsqueeze(1).expand(n, k)[asked]
+        flat = _judged(self.oracle.ask(query[asked]), live, owner)
         labels[asked] = flat.labels
         if flat.scores is None:
             return Reply(labels), asked
@@ -179,18 +180,18 @@ class _Run:
         spent = torch.full_like(rows, self.oracle.samples)
         self.forward.index_add_(0, rows, spent)
         if not self.white_box or int(live.turn.min()) >= self.turns - 1:
-            return self.oracle.ask(query)
+            return _judged(self.oracle.ask(query), live, live.y)
         if attack is None:
             raise TypeError(f"{self.attack.name} asks for gradients but has no objective")
         if int(live.turn.max()) < self.turns - 1:
             self.backward.index_add_(0, rows, spent)
-            return self.oracle.ask_gradient(query, lambda scores: attack.objective(scores, live, state))
+            return self._ascent(attack, query, live, state)
         follows = self._follows(live)
         self.backward.index_add_(0, rows, spent * follows)
         on, last = follows.nonzero().squeeze(1), (~follows).nonzero().squeeze(1)
         part, part_live = take_rows(state, on), take_rows(live, on)
-        ahead = self.oracle.ask_gradient(part.query, lambda scores: attack.objective(scores, part_live, part))
-        plain = self.oracle.ask(query[last])
+        ahead = self._ascent(attack, part.query, part_live, part)
+        plain = _judged(self.oracle.ask(query[last]), live, live.y[last])
         assert ahead.value is not None and ahead.gradient is not None  # noqa: PT018
 
         def joined(first: Tensor, second: Tensor) -> Tensor:
@@ -203,6 +204,14 @@ class _Run:
             ahead.value.new_zeros(len(query)).index_copy(0, on, ahead.value),
             torch.zeros_like(query).index_copy(0, on, ahead.gradient),
         )
+
+    def _ascent(self, attack: GradientAttack, query: Tensor, live: Task, state: Any) -> Reply:
+        """The reply with the gradient of the attack's objective."""
+
+        def objective(scores: Tensor) -> Tensor:
+            return attack.objective(live.goal.judged(scores, live.y), live, state)
+
+        return _judged(self.oracle.ask_gradient(query, objective), live, live.y)
 
     def _follows(self, live: Task) -> Tensor:
         """Bool ``[n]``: whether the attack will use the gradient at the next point it asks about."""
@@ -312,3 +321,8 @@ class _Run:
             return state, live, rows, dead
         keep = (~dead).nonzero().squeeze(1)
         return take_rows(state, keep), take_rows(live, keep), rows[keep], dead[keep]
+
+
+def _judged(reply: Reply, live: Task, y: Tensor) -> Reply:
+    """The reply with its scores as the goal counts them."""
+    return reply if reply.scores is None else replace(reply, scores=live.goal.judged(reply.scores, y))

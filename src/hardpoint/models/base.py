@@ -53,3 +53,13 @@ class Differentiable(Model, Protocol):
     def module_scores(self, output: Any) -> Tensor:
         """The class scores ``[n, K]`` in the module's raw output, differentiably."""
         ...
+
+
+def refusal_of(model: Model) -> int | None:
+    """The answer, behind all classes, with which ``model`` refuses an input; None where it always answers.
+
+    A model that can refuse has an attribute ``refusal``: the number of its classes, which is the index of one more
+    column of its scores.
+    """
+    refusal = getattr(model, "refusal", None)
+    return refusal if isinstance(refusal, int) else None

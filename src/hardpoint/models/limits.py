@@ -10,7 +10,7 @@ from torch import Tensor
 from hardpoint.core.access import Access
 from hardpoint.core.box import Box
 from hardpoint.core.errors import AccessDenied
-from hardpoint.models.base import Model
+from hardpoint.models.base import Model, refusal_of
 
 
 class LimitedModel:
@@ -27,6 +27,11 @@ class LimitedModel:
     @property
     def box(self) -> Box:
         return self._model.box
+
+    @property
+    def refusal(self) -> int | None:
+        """As the model's."""
+        return refusal_of(self._model)
 
     @property
     def device(self) -> torch.device:

@@ -17,6 +17,7 @@ from hardpoint.engine.attack import Attack
 from hardpoint.engine.clean import ranked_classes
 from hardpoint.engine.search import Searched, search
 from hardpoint.evidence.assessment import Check, Status, Verdict
+from hardpoint.models.base import refusal_of
 from hardpoint.threats.features import FeatureEdits
 from hardpoint.threats.threat import Threat
 
@@ -88,7 +89,7 @@ class Pilot:
         x, model = self.x[at], self.session.target.model
         ranked = torch.empty(len(x), 0, dtype=torch.int64, device=x.device)
         if threat.access >= Access.SCORES:
-            ranked = ranked_classes(model.scores(x))
+            ranked = ranked_classes(model.scores(x), refusal_of(model))
         return search(
             attack,
             self.session.target,

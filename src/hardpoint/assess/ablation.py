@@ -1,0 +1,183 @@
+"""What each part of a defence is worth: against an attacker who does not know it, and against one who does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hardpoint.assess.assess import assess
+from hardpoint.assess.cascade import Mode
+from hardpoint.assess.progress import Progress
+from hardpoint.assess.result import Result
+from hardpoint.core.access import Access
+from hardpoint.core.errors import ModelError
+from hardpoint.defenses.defended import DefendedModel, defended, described
+from hardpoint.engine.clean import answers_vary, clean_answers
+from hardpoint.engine.guard import preserved_random_state
+from hardpoint.evidence.rate import Rate
+from hardpoint.models.base import Model, refusal_of
+from hardpoint.threats.goals import Untargeted
+from hardpoint.threats.perturbation import Perturbation
+from hardpoint.threats.threat import Threat
+
+
+class Worth(Enum):
+    """``ADDS``: inputs that fall without it stand with it, more than chance explains. ``NOTHING``: not so. ``HIDES``: nor
+    does it, yet it looks as if to an attacker who does not know it."""
+
+    ADDS = "adds"
+    NOTHING = "adds nothing"
+    HIDES = "hides"
+
+
+@dataclass(frozen=True)
+class PartRow:
+    """One part of a defence by itself, or the whole.
+
+    Attributes:
+        name: of the part.
+        clean: inputs answered right, and accepted, without an attack.
+        naive: those that stand against examples made for the undefended model. Never to be read without the next.
+        adaptive: those that stand against an attacker who knows the part.
+        worth: what the difference to the undefended model says.
+        result: the adaptive assessment.
+    """
+
+    name: str
+    clean: Rate
+    naive: Rate
+    adaptive: Rate
+    worth: Worth
+    result: Result
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-ready."""
+        rates = {name: getattr(self, name).describe() for name in ("clean", "naive", "adaptive")}
+        return {"name": self.name, **rates, "worth": self.worth.value}
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """The undefended model, every part alone, and all together."""
+
+    undefended: Result
+    parts: tuple[PartRow, ...]
+
+    @property
+    def whole(self) -> PartRow:
+        """All parts together."""
+        return self.parts[-1]
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-ready."""
+        alone = self.undefended
+        rates = {"clean": alone.clean_accuracy.describe(), "adaptive": alone.robust_accuracy.describe()}
+        return {"undefended": rates, "parts": [part.describe() for part in self.parts]}
+
+    def __str__(self) -> str:
+        """A table; the naive number never stands without the adaptive one."""
+        rows = [("part", "clean", "naive", "adaptive", "worth")]
+        alone = self.undefended
+        bare = _percent(alone.robust_accuracy)
+        rows.append(("undefended", _percent(alone.clean_accuracy), bare, bare, ""))
+        rows += [
+            (p.name, _percent(p.clean), _percent(p.naive), _percent(p.adaptive), p.worth.value)
+            for p in self.parts
+        ]
+        wide = [max(len(row[i]) for row in rows) for i in range(5)]
+        return "\n".join(
+            "  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows
+        )
+
+
+HIDDEN = 0.1
+"""A part that adds nothing and whose naive number is higher than the adaptive one by this much hides."""
+
+
+def ablate(
+    model: DefendedModel,
+    x: Tensor,
+    y: Tensor,
+    *,
+    threat: Threat | Perturbation,
+    mode: Mode | str = "fast",
+    seed: int = 0,
+    progress: bool | Progress = True,
+    batch_size: int | None = None,
+) -> Ablation:
+    """Assess a defended model without its defences, with each of them alone, and with all.
+
+    Args:
+        model: what ``hp.Defended`` made of a network.
+        x, y, threat, mode, seed, progress, batch_size: as for ``assess``.
+
+    Raises:
+        ModelError: for a model without defences.
+        HardpointError: as ``assess``.
+    """
+    if not isinstance(model, DefendedModel) or not (model.stages or model.alarms):
+        raise ModelError("there is no defence to take apart", "give what hp.Defended(network, [...]) returns")
+    settings: dict[str, Any] = {"threat": threat, "mode": mode, "seed": seed, "progress": progress}
+    settings["batch_size"] = batch_size
+    alone = assess(model.undefended, x, y, name="undefended", **settings)
+    rows = []
+    for name, part in _parts(model):
+        result = assess(part, x, y, name=name, **settings)
+        naive = _standing(part, x, alone.adversarial, y, Threat.of(threat), seed)
+        rate = Rate.of(int(naive.sum()), len(y))
+        worth = _worth(alone.broken, result.broken, rate)
+        rows.append(PartRow(name, result.clean_accuracy, rate, result.robust_accuracy, worth, result))
+    return Ablation(alone, tuple(rows))
+
+
+def _parts(model: DefendedModel) -> Iterator[tuple[str, DefendedModel]]:
+    base, several = model.undefended, len(model.stages) + len(model.alarms) > 1
+    if several:
+        for stage in model.stages:
+            yield str(described(stage)["kind"]), _only(defended(base, [stage]))
+        for alarm in model.alarms:
+            yield alarm.detector.name, _only(defended(base, model.stages, detectors=[alarm]))
+    yield "all together" if several else _name_of(model), model
+
+
+def _only(model: Any) -> DefendedModel:
+    assert isinstance(model, DefendedModel)  # of a network always
+    return model
+
+
+def _name_of(model: DefendedModel) -> str:
+    return model.alarms[0].detector.name if model.alarms else str(described(model.stages[0])["kind"])
+
+
+def _standing(part: Model, x: Tensor, adversarial: Tensor, y: Tensor, threat: Threat, seed: int) -> Tensor:
+    """Bool ``[n]``: answered right as they are, and not led astray by examples that were made for another model."""
+    goal = Untargeted(refusal=refusal_of(part)) if isinstance(threat.goal, Untargeted) else threat.goal
+    everyone = torch.arange(len(x))
+    with preserved_random_state(seed=seed % 2**63):
+        is_random = answers_vary(part, Access.SCORES, x[:64])
+        labels = [
+            clean_answers(part, Access.SCORES, points, everyone, is_random=is_random).labels
+            for points in (x, adversarial)
+        ]
+    return (labels[0] == y) & ~goal.reached(labels[1], y)
+
+
+def _worth(broken_without: Tensor, broken_with: Tensor, naive: Rate) -> Worth:
+    """An exact one-sided sign test on the inputs about which the two differ (McNemar 1947)."""
+    from scipy.stats import binom
+
+    won = int((broken_without & ~broken_with).sum())
+    lost = int((broken_with & ~broken_without).sum())
+    if won > lost and float(binom.sf(won - 1, won + lost, 0.5)) < 0.05:
+        return Worth.ADDS
+    standing = float((~broken_with).double().mean())
+    return Worth.HIDES if naive.value - standing >= HIDDEN else Worth.NOTHING
+
+
+def _percent(rate: Rate) -> str:
+    return f"{100 * rate.value:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"

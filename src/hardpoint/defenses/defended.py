@@ -1,0 +1,192 @@
+"""A model behind its defences, which is a model again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hardpoint.core.access import Access
+from hardpoint.core.box import Box
+from hardpoint.core.errors import ModelError
+from hardpoint.core.rows import chunks
+from hardpoint.defenses.alarm import Alarm, refusal_score
+from hardpoint.defenses.layer import as_layer
+from hardpoint.defenses.looking import look
+from hardpoint.defenses.seen import Seen, join, layers_of
+from hardpoint.defenses.stage import InputStage
+from hardpoint.models.base import Differentiable, Model
+from hardpoint.models.loading import load_model
+
+_CHUNK = 256
+Stage = InputStage | nn.Module | Callable[[Tensor], Tensor]
+
+
+class DefendedModule(nn.Module):
+    """Input stages, then the network, then the detectors' verdict as one more column of scores."""
+
+    def __init__(self, stages: Sequence[nn.Module], model: Differentiable, alarms: Sequence[Alarm]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.network = model.module
+        self.alarms = tuple(alarms)
+        self._read = model.module_scores
+        self._probabilities = bool(getattr(model, "probabilities", False))
+        self.training = model.module.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.alarms:
+            return self._read(self.network(self._shown(x)))
+        seen = self.seen(x, layers_of(alarm.detector for alarm in self.alarms))
+        return torch.cat([seen.logits, refusal_score(seen, self.alarms).unsqueeze(1)], dim=1)
+
+    def seen(self, x: Tensor, layers: Sequence[str]) -> Seen:
+        """What detectors are shown of ``x``: the input behind the stages, and one pass of the network over it."""
+        return look(self.network, self._shown(x), layers, probabilities=self._probabilities)
+
+    def _shown(self, x: Tensor) -> Tensor:
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+
+@dataclass(frozen=True, eq=False)
+class DefendedModel:
+    """A defended network; made by ``defended``.
+
+    Attributes:
+        module: what is attacked: stages, network and detectors in one.
+        undefended: the model without them.
+        stages, alarms: the defences.
+    """
+
+    module: DefendedModule
+    undefended: Differentiable
+    stages: tuple[Stage, ...]
+    alarms: tuple[Alarm, ...]
+    classes: int | None
+
+    @property
+    def access(self) -> Access:
+        return self.undefended.access
+
+    @property
+    def box(self) -> Box:
+        return self.undefended.box
+
+    @property
+    def refusal(self) -> int | None:
+        """The answer that says that an input is refused: one more behind all classes."""
+        return self.classes
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        device = getattr(self.undefended, "device", None)
+        return device if isinstance(device, torch.device) else torch.device("cpu")
+
+    def module_scores(self, output: Any) -> Tensor:
+        scores: Tensor = output
+        return scores
+
+    def scores(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.module_scores(self.module(x.to(self.device))).to(x.device)
+
+    def predict(self, x: Tensor) -> Tensor:
+        return self.scores(x).argmax(1)
+
+    def look(self, x: Tensor, layers: Sequence[str] = ()) -> Seen:
+        """What detectors are shown of ``x`` ``[n, ...]``, to fit them on: without gradients, in batches."""
+        with torch.no_grad():
+            return join(self.module.seen(part.to(self.device), layers) for part in chunks(x, _CHUNK))
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            **self.undefended.describe(),
+            "defences": [described(stage) for stage in self.stages],
+            "detectors": [alarm.describe() for alarm in self.alarms],
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class DefendedAnswers:
+    """Input stages before a model that has no module to see through; made by ``defended``."""
+
+    undefended: Model
+    stages: tuple[Stage, ...]
+
+    @property
+    def access(self) -> Access:
+        return min(self.undefended.access, Access.SCORES)
+
+    @property
+    def box(self) -> Box:
+        return self.undefended.box
+
+    def scores(self, x: Tensor) -> Tensor:
+        return self.undefended.scores(self._shown(x))
+
+    def predict(self, x: Tensor) -> Tensor:
+        return self.undefended.predict(self._shown(x))
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            **self.undefended.describe(),
+            "defences": [described(stage) for stage in self.stages],
+        }
+
+    def _shown(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            for stage in self.stages:
+                x = stage.apply(x) if isinstance(stage, InputStage) else stage(x)
+        return x
+
+
+def defended(
+    model: Any, stages: Sequence[Stage] = (), *, detectors: Sequence[Alarm] = ()
+) -> DefendedModel | DefendedAnswers:
+    """``model`` behind input stages and detectors: a model again, which is assessed, calibrated or defended further.
+
+    Gradients cross each stage as it declares; what says nothing is probed by the checks before an assessment. Where
+    there are detectors, the scores have one more column: an input is refused where that is the highest, which is
+    exactly where a detector's score exceeds its threshold. An attacker who knows must then be misclassified *and*
+    accepted, and the margin that attacks climb says how far an input is from both at once.
+
+    Args:
+        model: a torch module in evaluation mode, or any model.
+        stages: applied in this order; input stages, torch modules, or functions of a batch.
+        detectors: with their thresholds, as ``calibrated`` gives them; they see what the network sees.
+
+    Raises:
+        ModelError: for detectors before a model that has no module.
+
+    >>> from hardpoint.defenses import BitDepth
+    >>> net = torch.nn.Linear(4, 3).eval()
+    >>> model = defended(net, [BitDepth(bits=3)])
+    >>> model.scores(torch.rand(2, 4)).shape
+    torch.Size([2, 3])
+    """
+    base = load_model(model)
+    chosen, alarms = tuple(stages), tuple(detectors)
+    layers = [as_layer(stage) for stage in chosen]
+    if not isinstance(base, Differentiable):
+        if alarms:
+            raise ModelError(
+                "detectors look into the network, and this model shows answers only",
+                "give a torch module",
+            )
+        return DefendedAnswers(base, chosen)
+    classes = alarms[0].classes if alarms else None
+    module = DefendedModule([layer.eval() for layer in layers], base, alarms)
+    return DefendedModel(module, base, chosen, alarms, classes)
+
+
+def described(stage: Stage) -> dict[str, Any]:
+    """JSON-ready: what a stage is."""
+    if isinstance(stage, InputStage) and not isinstance(stage, nn.Module):
+        return stage.describe()
+    return {"kind": getattr(stage, "__name__", type(stage).__name__)}
