@@ -28,7 +28,7 @@ from hardpoint.threats.threat import Threat
 
 class Worth(Enum):
     """``ADDS``: inputs that fall without it stand with it, more than chance explains. ``NOTHING``: not so. ``HIDES``: nor
-    does it, yet it looks as if to an attacker who does not know it."""
+    that, yet it looks so to an attacker who does not know it."""
 
     ADDS = "adds"
     NOTHING = "adds nothing"
