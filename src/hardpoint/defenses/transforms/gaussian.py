@@ -27,6 +27,7 @@ class GaussianSmoothing:
         ConfigError: for a ``sigma`` that is not above 0.
         DataError: for inputs that are not images.
 
+    >>> import torch
     >>> spot = torch.zeros(1, 9, 9)
     >>> spot[0, 4, 4] = 1.0
     >>> round(float(GaussianSmoothing(1.0).apply(spot)[0, 4, 4]), 4)  # 1 / (2 pi) where it is not cut off
