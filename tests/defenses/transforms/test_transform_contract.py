@@ -8,6 +8,7 @@ import pickle
 
 import pytest
 import torch
+from transform_cases import CASES, IMAGES, ON_IMAGES, ON_ROWS, ROWS, applied
 
 import hardpoint.defenses as defenses
 from hardpoint.core.errors import DataError
@@ -22,7 +23,6 @@ from hardpoint.defenses import (
 )
 from hardpoint.defenses.stage import GradientPath, InputStage, OwnBackward
 from small_models import randn
-from transform_cases import CASES, IMAGES, ON_IMAGES, ON_ROWS, ROWS, applied
 
 ROUNDS_PER_BATCH = (PcaProjection, DenoisingAutoencoder)  # products of matrices and convolutions
 MAY_LEAVE = (PcaProjection, DenoisingAutoencoder, Standardise, MinMaxScaling)

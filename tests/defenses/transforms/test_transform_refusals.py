@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transform_cases import CASES, IMAGES, ON_IMAGES, ON_ROWS, ROWS, applied
 
 from hardpoint.core.errors import ConfigError, DataError
 from hardpoint.defenses import (
@@ -24,7 +25,6 @@ from hardpoint.defenses import (
     TotalVariation,
     latency,
 )
-from transform_cases import CASES, IMAGES, ON_IMAGES, ON_ROWS, ROWS, applied
 
 
 @pytest.mark.parametrize("stage", ON_IMAGES[1:10], ids=lambda s: type(s).__name__)
