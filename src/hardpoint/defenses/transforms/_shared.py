@@ -134,7 +134,7 @@ def mirrored(images: Tensor, before: int, after: int) -> Tensor:
 def kept_within(made: Tensor, x: Tensor) -> Tensor:
     """``made`` with what lies outside the range of its row of ``x`` set to the range's end.
 
-    For averages, which leave it by rounding alone: the gradient stays that of ``made``.
+    For what leaves it by rounding, or by a solver that ends early: the gradient stays that of ``made``.
     """
     flat = x.detach().flatten(1)
     shape = (-1, *([1] * (made.dim() - 1)))
