@@ -73,7 +73,7 @@ def look(
             for name in found:
                 parts[name].append(_averaged(name, taken.get(name), len(part), axes[name]))
     scores = torch.cat(logits)
-    if not all_finite(scores):
+    if not all_finite(scores.detach()):
         row = int((~torch.isfinite(scores).all(1)).nonzero()[0])
         raise NonFiniteOutput(
             f"the scores of row {row} are not finite", "look at that input, then at the model"

@@ -34,7 +34,7 @@ def fit_features(seen: Seen, layers: Sequence[str], *, least: int = 2) -> Tensor
     if len(seen) < least:
         raise NothingToTest(f"there are {len(seen)} inputs to fit on", f"give at least {least}")
     for layer in layers:
-        features = features_of(seen, layer)
+        features = features_of(seen, layer).detach()
         if not all_finite(features):
             row = int((~torch.isfinite(features).all(1)).nonzero()[0])
             raise DataError(

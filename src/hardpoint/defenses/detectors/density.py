@@ -21,7 +21,9 @@ from hardpoint.defenses.detectors._parts import (
 )
 from hardpoint.defenses.seen import Seen
 
-_WIDTHS = tuple(2.0 ** (e / 2.0) for e in range(-8, 5))  # shares of the median distance that are tried
+_WIDTHS: tuple[float, ...] = tuple(
+    2.0 ** (e / 2.0) for e in range(-8, 5)
+)  # shares of the median distance that are tried
 _TRIED = 1000  # inputs are enough to choose a width by
 
 
