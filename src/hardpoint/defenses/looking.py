@@ -1,0 +1,151 @@
+"""One forward pass that feeds all detectors."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hardpoint.core.errors import ModelError, NonFiniteOutput, NothingToTest
+from hardpoint.core.rows import all_finite, chunks
+from hardpoint.core.suggest import did_you_mean
+from hardpoint.defenses.seen import Seen
+from hardpoint.engine.clean import checked_scores
+from hardpoint.engine.guard import refuse_training_layers
+from hardpoint.engine.layer_calls import tensor_of
+from hardpoint.models.torch import class_scores
+
+_LAST_AXIS = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention)
+_SECOND_AXIS_1D = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.InstanceNorm1d)
+
+
+def look(
+    module: nn.Module,
+    x: Tensor,
+    layers: Sequence[str] = (),
+    chunk: int = 256,
+    *,
+    probabilities: bool = False,
+    allow_training: tuple[str, ...] = (),
+) -> Seen:
+    """``x`` after one forward pass, with the outputs of the named layers.
+
+    Outputs are averaged over positions: all axes but the row and the channel, which is the second of images and, in
+    networks with one-dimensional convolutions, of sequences, and the last of tokens and of layers that act on the last.
+    A layer that is called more than once shows its last call. Gradients are kept where ``x`` requires them.
+
+    Args:
+        module: maps ``[n, ...]`` to class scores, as ``TorchModel`` does.
+        x: ``[n, ...]``.
+        layers: names as in ``module.named_modules()``.
+        chunk: the largest batch.
+        probabilities: whether the module returns probabilities.
+        allow_training: layers that may be in training mode, such as dropout for ``PredictiveUncertainty``.
+
+    Raises:
+        ModelError: for an unknown layer, naming close ones; a layer that is not called; one with no row per input.
+        NonFiniteOutput: for scores that are NaN or infinite, naming the row.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(288, 10)).eval()
+    >>> look(net, torch.zeros(2, 3, 8, 8), ["0"]).features["0"].shape
+    torch.Size([2, 8])
+    """
+    if len(x) == 0:
+        raise NothingToTest("there is no input to look at", "give at least one")
+    refuse_training_layers(module, allow_training)
+    found = {name: _layer(module, name) for name in layers}
+    axes = {name: _channel_axis(module, layer) for name, layer in found.items()}
+
+    def scores_of(z: Tensor) -> Tensor:
+        with _tracking(z):
+            return torch.cat([_scores(module, part, probabilities) for part in chunks(z, chunk)])
+
+    parts: dict[str, list[Tensor]] = {name: [] for name in found}
+    logits = []
+    with _tracking(x):
+        for part in chunks(x, chunk):
+            with _taps(found) as taken:
+                logits.append(_scores(module, part, probabilities))
+            for name in found:
+                parts[name].append(_averaged(name, taken.get(name), len(part), axes[name]))
+    scores = torch.cat(logits)
+    if not all_finite(scores.detach()):
+        row = int((~torch.isfinite(scores).all(1)).nonzero()[0])
+        raise NonFiniteOutput(
+            f"the scores of row {row} are not finite", "look at that input, then at the model"
+        )
+    return Seen(x, scores, {name: torch.cat(outputs) for name, outputs in parts.items()}, scores_of)
+
+
+def _layer(module: nn.Module, name: str) -> nn.Module:
+    known = dict(module.named_modules())
+    known.pop("", None)
+    if name not in known:
+        raise ModelError(f"the model has no layer {name!r}", did_you_mean(name, known))
+    layer: nn.Module = known[name]
+    return layer
+
+
+def _tracking(x: Tensor) -> Any:
+    """No graph where nobody asks for a gradient: it would hold every activation."""
+    return nullcontext() if x.requires_grad else torch.no_grad()
+
+
+def _scores(module: nn.Module, x: Tensor, probabilities: bool) -> Tensor:
+    return checked_scores(class_scores(module(x), probabilities), len(x))
+
+
+@contextmanager
+def _taps(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor | None]]:
+    """The layers' last outputs in this thread; hooks are shared by all threads that use the module."""
+    taken: dict[str, Tensor | None] = {}
+    thread = threading.get_ident()
+
+    def tap(name: str) -> Callable[..., None]:
+        def hook(_layer: nn.Module, _args: Any, output: Any) -> None:
+            if threading.get_ident() == thread:
+                tensor = tensor_of(output)
+                taken[name] = None if tensor is None else tensor * 1  # the next layer may write in place
+
+        return hook
+
+    handles = []
+    try:
+        handles += [layer.register_forward_hook(tap(name)) for name, layer in layers.items()]
+        yield taken
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _channel_axis(module: nn.Module, layer: nn.Module) -> Callable[[Tensor], int]:
+    last = isinstance(layer, _LAST_AXIS)
+    convolves = any(isinstance(m, _SECOND_AXIS_1D) for m in module.modules())
+    mixes_tokens = any(isinstance(m, nn.LayerNorm | nn.Embedding) for m in module.modules())
+
+    def axis(output: Tensor) -> int:
+        if last or (output.dim() == 3 and (mixes_tokens or not convolves)):
+            return output.dim() - 1
+        return 1
+
+    return axis
+
+
+def _averaged(name: str, output: Tensor | None, n: int, axis: Callable[[Tensor], int]) -> Tensor:
+    if output is None:
+        raise ModelError(
+            f"layer {name!r} was not called, or returned no floating-point tensor",
+            "name a layer that the forward pass uses and that returns one",
+        )
+    if output.dim() < 2 or len(output) != n:
+        raise ModelError(
+            f"layer {name!r} returned shape {tuple(output.shape)} for {n} inputs",
+            "name a layer that keeps a row per input",
+        )
+    channel = axis(output)
+    positions = [d for d in range(1, output.dim()) if d != channel]
+    return output.mean(positions) if positions else output
