@@ -18,11 +18,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from hardpoint import attacks as attacks
+    from hardpoint import defenses as defenses
     from hardpoint import models as models
+    from hardpoint.assess.ablation import ablate as ablate
     from hardpoint.assess.assess import assess as assess
     from hardpoint.assess.assess import doctor as doctor
     from hardpoint.assess.result import Result as Result
     from hardpoint.assess.result import load_result as load_result
+    from hardpoint.defenses.defended import Defended as Defended
     from hardpoint.engine.budget import Budget as Budget
     from hardpoint.evidence.finding import Finding as Finding
     from hardpoint.evidence.finding import Severity as Severity
@@ -50,7 +53,9 @@ _HOMES = {
     "SNR": "threats.snr",
     "Spatial": "threats.spatial",
     "FeatureEdits": "threats.features",
+    "Defended": "defenses.defended",
     "Result": "assess.result",
+    "ablate": "assess.ablation",
     "assess": "assess.assess",
     "doctor": "assess.assess",
     "load_result": "assess.result",
@@ -66,7 +71,7 @@ _HOMES = {
     "Threat": "threats.threat",
     "Untargeted": "threats.goals",
 }
-_PACKAGES = ("attacks", "data", "engine", "evidence", "models", "testing", "threats")
+_PACKAGES = ("attacks", "data", "defenses", "engine", "evidence", "models", "testing", "threats")
 
 __all__ = ["__version__", *sorted(_HOMES), *_PACKAGES]
 

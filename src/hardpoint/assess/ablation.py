@@ -16,7 +16,7 @@ from hardpoint.assess.progress import Progress
 from hardpoint.assess.result import Result
 from hardpoint.core.access import Access
 from hardpoint.core.errors import ModelError
-from hardpoint.defenses.defended import DefendedModel, defended, described
+from hardpoint.defenses.defended import DefendedModel, defended_network, described
 from hardpoint.engine.clean import answers_vary, clean_answers
 from hardpoint.engine.guard import preserved_random_state
 from hardpoint.evidence.rate import Rate
@@ -27,8 +27,9 @@ from hardpoint.threats.threat import Threat
 
 
 class Worth(Enum):
-    """``ADDS``: inputs that fall without it stand with it, more than chance explains. ``NOTHING``: not so. ``HIDES``: nor
-    that, yet it looks so to an attacker who does not know it."""
+    """``ADDS``: inputs that fall without it stand with it, more than chance explains. ``NOTHING``: they do not.
+    ``HIDES``: nor do they, yet it looks so to an attacker who does not know it.
+    """
 
     ADDS = "adds"
     NOTHING = "adds nothing"
@@ -139,15 +140,10 @@ def _parts(model: DefendedModel) -> Iterator[tuple[str, DefendedModel]]:
     base, several = model.undefended, len(model.stages) + len(model.alarms) > 1
     if several:
         for stage in model.stages:
-            yield str(described(stage)["kind"]), _only(defended(base, [stage]))
+            yield str(described(stage)["kind"]), defended_network(base, [stage])
         for alarm in model.alarms:
-            yield alarm.detector.name, _only(defended(base, model.stages, detectors=[alarm]))
+            yield alarm.detector.name, defended_network(base, model.stages, [alarm])
     yield "all together" if several else _name_of(model), model
-
-
-def _only(model: Any) -> DefendedModel:
-    assert isinstance(model, DefendedModel)  # of a network always
-    return model
 
 
 def _name_of(model: DefendedModel) -> str:

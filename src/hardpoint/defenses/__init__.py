@@ -4,6 +4,8 @@ A defence is an ``InputStage`` that changes what the model is shown, or a ``Dete
 looks. ``hp.Defended`` joins them with a model into one that can be attacked, and served, like any other.
 """
 
+from hardpoint.defenses.alarm import Alarm
+from hardpoint.defenses.calibrate import calibrated
 from hardpoint.defenses.latency import latency
 from hardpoint.defenses.transforms import (
     AdditiveNoise,
@@ -26,6 +28,7 @@ from hardpoint.defenses.transforms import (
 
 __all__ = [
     "AdditiveNoise",
+    "Alarm",
     "BitDepth",
     "DenoisingAutoencoder",
     "GaussianSmoothing",
@@ -41,5 +44,6 @@ __all__ = [
     "Standardise",
     "ThermometerEncoding",
     "TotalVariation",
+    "calibrated",
     "latency",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor
 from hardpoint.core.errors import ConfigError
 from hardpoint.defenses.alarm import Alarm
 from hardpoint.defenses.calibration import pac_threshold
-from hardpoint.defenses.defended import DefendedModel, defended
+from hardpoint.defenses.defended import DefendedModel, defended_network
 from hardpoint.defenses.seen import Detector, layers_of
 
 
@@ -52,4 +52,4 @@ def calibrated(
         spread = float((threshold.value - scores.double()).clamp_min(0).median())
         unit = spread / lead if spread > 0 and lead > 0 else 1.0
         alarms.append(Alarm(detector, threshold.value, seen.logits.shape[1], unit, threshold.guarantee))
-    return defended(model.undefended, model.stages, detectors=alarms)
+    return defended_network(model.undefended, model.stages, alarms)

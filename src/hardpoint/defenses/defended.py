@@ -171,22 +171,32 @@ def defended(
     torch.Size([2, 3])
     """
     base = load_model(model)
-    chosen, alarms = tuple(stages), tuple(detectors)
-    layers = [as_layer(stage) for stage in chosen]
-    if not isinstance(base, Differentiable):
-        if alarms:
-            raise ModelError(
-                "detectors look into the network, and this model shows answers only",
-                "give a torch module",
-            )
-        return DefendedAnswers(base, chosen)
+    if isinstance(base, Differentiable):
+        return defended_network(base, stages, detectors)
+    if detectors:
+        raise ModelError(
+            "detectors look into the network, and this model shows answers only", "give a torch module"
+        )
+    for stage in stages:
+        as_layer(stage)  # refuses what is none
+    return DefendedAnswers(base, tuple(stages))
+
+
+def defended_network(
+    model: Differentiable, stages: Sequence[Stage], alarms: Sequence[Alarm] = ()
+) -> DefendedModel:
+    """``defended`` for a model with a module."""
+    layers = [as_layer(stage).eval() for stage in stages]
     classes = alarms[0].classes if alarms else None
-    module = DefendedModule([layer.eval() for layer in layers], base, alarms)
-    return DefendedModel(module, base, chosen, alarms, classes)
+    return DefendedModel(DefendedModule(layers, model, alarms), model, tuple(stages), tuple(alarms), classes)
 
 
 def described(stage: Stage) -> dict[str, Any]:
     """JSON-ready: what a stage is."""
-    if isinstance(stage, InputStage) and not isinstance(stage, nn.Module):
-        return stage.describe()
-    return {"kind": getattr(stage, "__name__", type(stage).__name__)}
+    if isinstance(stage, nn.Module) or not isinstance(stage, InputStage):
+        return {"kind": getattr(stage, "__name__", type(stage).__name__)}
+    return stage.describe()
+
+
+Defended = defended
+"""The noun, for the front of the package: ``hp.Defended(model, [...])`` is a model."""

@@ -25,7 +25,7 @@ class StageLayer(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        if isinstance(x, fx.Proxy):  # a traced graph would lose the other gradient without a word
+        if isinstance(x, fx.Proxy):  # type: ignore[unreachable]  # a trace would lose the other gradient silently
             raise ModelError("an input stage cannot be traced", "use the module as it is")
         if self.stage.gradient in (GradientPath.DIFFERENTIABLE, GradientPath.PROBED):
             return self.stage.apply(x)

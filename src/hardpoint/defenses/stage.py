@@ -46,7 +46,7 @@ class InputStage(Protocol):
 
 
 @runtime_checkable
-class OwnBackward(Protocol):
+class OwnBackward(InputStage, Protocol):
     """A stage whose ``gradient`` is ``OWN``."""
 
     def backward(self, x: Tensor, gradient: Tensor) -> Tensor:
