@@ -16,7 +16,9 @@ from hardpoint.attacks import PGD, Square
 from hardpoint.core.errors import ModelError
 from hardpoint.defenses.alarm import Alarm
 from hardpoint.defenses.defended import DefendedModel, defended
+from hardpoint.defenses.detectors import FeatureSqueezing
 from hardpoint.defenses.layer import StageLayer
+from hardpoint.defenses.looking import look
 from hardpoint.defenses.stage import GradientPath
 from hardpoint.evidence import Status
 from hardpoint.threats.goals import Untargeted, margin_over
@@ -160,7 +162,8 @@ def test_attacks_alone_know_that_a_refusal_is_no_success(attack):
 @pytest.mark.usefixtures("few_queries")
 def test_rounding_that_is_declared_costs_the_attacker_nothing():
     net = mlp()
-    x, y = labelled(net, 60)
+    x = rand(60, 8, seed=8)
+    y = labelled(net, x)
     bare = hp.assess(net, x, y, threat=hp.Linf(0.1), **QUIET)
     model = defended(net, [Steps(16)])
     told = hp.assess(model, x, y, threat=hp.Linf(0.1), **QUIET)
@@ -170,9 +173,19 @@ def test_rounding_that_is_declared_costs_the_attacker_nothing():
 
 def test_what_says_nothing_is_probed():
     net = mlp()
-    x, y = labelled(net, 60)
+    x = rand(60, 8, seed=8)
+    y = labelled(net, x)
     model = defended(net, [lambda z: torch.round(z * 16) / 16])
     assert "HP113" in {f.id for f in hp.doctor(model, x, y)}
+
+
+def test_the_attacker_sees_through_the_squeezers_of_a_detector():
+    net = mlp()
+    x = rand(6, 8, seed=8).requires_grad_(True)
+    detector = FeatureSqueezing((Steps(4),))
+    seen = look(net, x)
+    (gradient,) = torch.autograd.grad(detector.score(seen).sum(), x)
+    assert (gradient.flatten(1).abs().amax(1) > 0).all()
 
 
 def test_models_that_only_answer_can_have_stages_but_no_detectors():

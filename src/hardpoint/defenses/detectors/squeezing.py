@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hardpoint.core.errors import ConfigError, ModelError
 from hardpoint.defenses.detectors._parts import question
+from hardpoint.defenses.layer import as_layer
 from hardpoint.defenses.seen import Seen
 from hardpoint.defenses.stage import InputStage
 
@@ -18,8 +19,8 @@ from hardpoint.defenses.stage import InputStage
 class FeatureSqueezing:
     """How far, in the L1 distance of class probabilities, the farthest of the squeezers moves the answer: in [0, 2].
 
-    All squeezed inputs go to the model in one batch, so the detector costs a forward pass per squeezer. Its gradient
-    crosses the squeezers as autograd follows them. Xu, Evans and Qi, NDSS 2018, section V.
+    All squeezed inputs go to the model in one batch, so the detector costs a forward pass per squeezer. Gradients cross
+    the squeezers as these declare. Xu, Evans and Qi, NDSS 2018, section V.
 
     Args:
         squeezers: input stages that coarsen: fewer bits, a median, a smoothing filter.
@@ -35,7 +36,7 @@ class FeatureSqueezing:
 
     def score(self, seen: Seen) -> Tensor:
         ask = question(seen, "feature squeezing")
-        squeezed = [stage.apply(seen.x) for stage in self.squeezers]
+        squeezed = [as_layer(stage)(seen.x) for stage in self.squeezers]
         for stage, z in zip(self.squeezers, squeezed, strict=True):
             if z.shape != seen.x.shape:
                 raise ModelError(
