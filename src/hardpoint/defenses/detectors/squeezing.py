@@ -19,7 +19,7 @@ class FeatureSqueezing:
     """How far, in the L1 distance of class probabilities, the farthest of the squeezers moves the answer: in [0, 2].
 
     All squeezed inputs go to the model in one batch, so the detector costs a forward pass per squeezer. Its gradient
-    crosses the squeezers as autograd follows them. Xu, Evans and Qi, NDSS 2018, section V.
+    crosses the squeezers as autograd follows them. Xu, Evans and Qi, NDSS 2018.
 
     Args:
         squeezers: input stages that coarsen: fewer bits, a median, a smoothing filter.
