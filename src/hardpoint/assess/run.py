@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -66,6 +67,7 @@ class Run:
         self.met: list[tuple[Attack, NDArray[np.int64]]] = []
         self.rugged = np.zeros(len(self.session.data), dtype=np.bool_)
         self.out_of_time = False
+        self.shards = executor.workers
 
     def begin(self, *, resume: bool) -> None:
         """Claim the folder; raises ``RunError`` where it holds other work."""
@@ -76,6 +78,7 @@ class Run:
             self.folder.begin(plan)  # work under another plan is refused before anything is written
         self.run.begin(self.header, resume=resume)
         self.folder.begin(plan)
+        self.shards = self.folder.shards(self.executor.workers)
         data = self.session.data
         if isinstance(data, MemoryDataset) and not (self.folder.path / "inputs.npy").exists():
             self.folder.write_inputs(np.asarray(data.x))
@@ -145,7 +148,8 @@ class Run:
         return strength
 
     def _clean(self, pool: Pool) -> None:
-        n, unit = len(self.session.data), self._unit
+        n = len(self.session.data)
+        unit = self._unit(n)
         everyone = np.arange(n)
         pieces = [Piece(-1, i, everyone[at : at + unit]) for i, at in enumerate(range(0, n, unit))]
         first = True
@@ -165,13 +169,13 @@ class Run:
             self.table.cut_short[self.table.standing()] = True
         return tuple(done)
 
-    @property
-    def _unit(self) -> int:
-        """Inputs in a piece."""
-        return 4 * self.session.target.capacity
+    def _unit(self, n: int) -> int:
+        """Inputs in a piece of ``n``: as many pieces for each worker, none larger than four batches."""
+        rounds = max(1, math.ceil(n / (4 * self.session.target.capacity * self.shards)))
+        return max(1, math.ceil(n / (rounds * self.shards)))
 
     def _stage(self, pool: Pool, number: int) -> StageRecord:
-        table, stage, unit = self.table, self.session.every_stage[number], self._unit
+        table, stage = self.table, self.session.every_stage[number]
         attack = stage.attack
         known = [positions for earlier, positions in self.met if earlier == attack]
         standing = np.setdiff1d(table.standing(), np.concatenate([*known, np.empty(0, dtype=np.int64)]))
@@ -181,7 +185,7 @@ class Run:
         spared, sampled = int((beyond & ~drawn).sum()), standing[drawn]
         standing = standing[~beyond | drawn]
         self.met.append((attack, standing))
-        pieces = []
+        pieces, unit = [], self._unit(len(standing))
         for part, at in enumerate(range(0, len(standing), unit)):
             positions = standing[at : at + unit]
             pieces.append(Piece(number, part, positions, table.ranked[positions], self._allowance(positions)))

@@ -130,6 +130,14 @@ class AssessmentFolder:
                 "resume with the same settings, or give a new folder",
             )
 
+    def shards(self, wanted: int) -> int:
+        """Into how many parts each stage of the work is cut: ``wanted`` when it begins, and ever after the same, so
+        that other workers can continue it."""
+        file = self.path / "shards.json"
+        if not file.exists():
+            write_json(file, {"shards": wanted})
+        return int(read_json(file)["shards"])
+
     def plan(self) -> dict[str, Any]:
         """What the folder's work is."""
         return read_json(self.path / "plan.json")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hardpoint.core.errors import DataError, HardpointError, ModelError, NothingToTest
+from hardpoint.defenses.calibration import auroc
 from hardpoint.defenses.detectors import (
     ActivationAnomaly,
     DeepNearestNeighbours,
@@ -125,3 +126,18 @@ def test_fitting_leaves_no_graph_behind_and_draws_nothing():
                 assert not (isinstance(part, torch.Tensor) and part.requires_grad)
     TrainedDetector.fit(seen, seen, LAYERS, steps=5)
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", ["activation", "kernel", "Mahalanobis", "nearest", "trained"])
+def test_what_lies_far_from_benign_inputs_is_more_suspicious(name):
+    seen = benign(200)
+    strange = look(model(), 0.5 + 6 * (rand(200, 8, seed=8, dtype=torch.float64) - 0.5), LAYERS)
+    for detector in (d for n, d in detectors().items() if n.startswith(name)):
+        assert auroc(detector.score(seen), detector.score(strange)).naive > 0.7, detector.name
+
+
+@pytest.mark.parametrize("name", ["energy", "entropy", "margin", "max logit"])
+def test_unsure_answers_are_more_suspicious_than_sure_ones(name):
+    logits = torch.tensor([[9.0, 0, 0], [2, 1, 0]])
+    sure, unsure = detectors()[name].score(Seen(logits, logits)).tolist()
+    assert sure < unsure

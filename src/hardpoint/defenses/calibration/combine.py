@@ -28,7 +28,7 @@ def bonferroni(p: Tensor) -> Tensor:
 
 def e_values(p: Tensor) -> Tensor:
     """float64, of the shape of ``p`` ``[K, n]``: ``1 / (2 sqrt(p))``, with expectation at most 1 on benign inputs
-    (Vovk and Wang, "E-values: calibration, combination and applications", Annals of Statistics 2021, section 2)."""
+    (Vovk and Wang, "E-values: calibration, combination and applications", Annals of Statistics 2021)."""
     return (0.5 / checked_p_values(p).sqrt()).to(p.device)
 
 

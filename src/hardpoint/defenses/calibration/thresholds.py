@@ -110,7 +110,7 @@ def pac_threshold(scores: Tensor, alpha: float, delta: float = 0.05) -> Threshol
     """The lowest threshold whose false-positive rate is at most ``alpha`` for all but ``delta`` of calibration sets.
 
     The rate at the r-th largest of n scores is Beta(r, n + 1 - r), or smaller where scores tie; r is the largest rank
-    at which that stays below ``alpha`` with probability ``1 - delta`` (Vovk, ACML 2012, proposition 2).
+    at which that stays below ``alpha`` with probability ``1 - delta`` (Vovk, ACML 2012).
 
     Raises:
         Uncalibrated: where no rank does, with the number of inputs that would.

@@ -30,7 +30,7 @@ _TRIED = 1000  # inputs are enough to choose a width by
 @dataclass(frozen=True, eq=False)
 class KernelDensity:
     """Minus the logarithm of a Gaussian kernel density over benign inputs of the predicted class:
-    ``-log mean_i exp(-||f - f_i||^2 / width^2)`` (Feinman, Curtin, Shintre and Gardner, 2017, section 4.1).
+    ``-log mean_i exp(-||f - f_i||^2 / width^2)`` (Feinman, Curtin, Shintre and Gardner, 2017).
 
     Attributes:
         layer: whose features it reads.

@@ -17,7 +17,7 @@ from hardpoint.defenses.seen import Seen
 @dataclass(frozen=True, eq=False)
 class LocalDimensionality:
     """The local intrinsic dimensionality of the features, by maximum likelihood from the distances to the k nearest of
-    a benign reference batch: ``-1 / mean_i log(r_i / r_k)`` (Ma et al., ICLR 2018, equation 4).
+    a benign reference batch: ``-1 / mean_i log(r_i / r_k)`` (Ma et al., ICLR 2018).
 
     Known to fall to an attacker who knows it (Athalye, Carlini and Wagner, ICML 2018): a signal, not a defence.
 

@@ -14,7 +14,7 @@ from hardpoint.defenses.seen import Seen
 
 @dataclass(frozen=True)
 class Energy:
-    """``-T logsumexp(z / T)`` of the logits (Liu, Wang, Owens and Li, NeurIPS 2020, equation 4).
+    """``-T logsumexp(z / T)`` of the logits (Liu, Wang, Owens and Li, NeurIPS 2020).
 
     >>> Energy().score(Seen(torch.zeros(1, 2), torch.zeros(1, 2)))
     tensor([-0.6931])

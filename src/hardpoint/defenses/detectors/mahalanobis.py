@@ -25,7 +25,7 @@ class Mahalanobis:
 
     Lee, Lee, Lee and Shin, NeurIPS 2018, equation 2, without the step against the gradient and the weights that are
     trained on attacked inputs. Relative: less the distance to the mean of all inputs under their own covariance, which
-    takes out what is unusual for every class (Ren et al., 2021, equation 3).
+    takes out what is unusual for every class (Ren et al., 2021).
 
     Attributes:
         layer: whose features it reads.
@@ -105,7 +105,7 @@ def _whiten(factor: Tensor, rows: Tensor) -> Tensor:
 def ledoit_wolf(centred: Tensor) -> tuple[Tensor, float]:
     """The covariance of centred rows ``[n, d]``, shrunk towards the multiple of the identity with the same trace by
     the amount, in [0, 1], that minimises the expected squared error, and that amount (Ledoit and Wolf, Journal of
-    Multivariate Analysis 2004, section 3).
+    Multivariate Analysis 2004).
 
     >>> covariance, amount = ledoit_wolf(torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64))
     >>> covariance.tolist(), amount

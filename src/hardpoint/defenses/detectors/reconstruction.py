@@ -22,7 +22,7 @@ class Reconstructs(Protocol):
 
 @dataclass(frozen=True)
 class ReconstructionError:
-    """The error with which ``stage`` rebuilds an input (Meng and Chen, CCS 2017, section 4.1).
+    """The error with which ``stage`` rebuilds an input (Meng and Chen, CCS 2017).
 
     >>> import torch
     >>> class Centre:

@@ -20,7 +20,7 @@ class FeatureSqueezing:
     """How far, in the L1 distance of class probabilities, the farthest of the squeezers moves the answer: in [0, 2].
 
     All squeezed inputs go to the model in one batch, so the detector costs a forward pass per squeezer. Gradients cross
-    the squeezers as these declare. Xu, Evans and Qi, NDSS 2018, section V.
+    the squeezers as these declare. Xu, Evans and Qi, NDSS 2018.
 
     Args:
         squeezers: input stages that coarsen: fewer bits, a median, a smoothing filter.

@@ -18,7 +18,7 @@ class PredictiveUncertainty:
     """The variance of the class probabilities over passes of a random model, summed over classes.
 
     It needs a model that draws, such as one whose dropout is left on. Feinman, Curtin, Shintre and Gardner, 2017,
-    section 4.2, after Gal and Ghahramani, ICML 2016. A forward pass per pass.
+    after Gal and Ghahramani, ICML 2016. A forward pass per pass.
 
     Args:
         passes: how many; the paper takes 50.
