@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SMALL = {"traffic_sign_patch": ["5", "1"]}
+SMALL = {"traffic_sign_patch": ["5", "1"], "defended_digits": ["12"]}
 SIGNS = "images/gtsrb/gtsrb_32x32_subset.npz"
 
 
