@@ -17,6 +17,7 @@ from hardpoint.assess.result import Result
 from hardpoint.core.access import Access
 from hardpoint.core.errors import ModelError
 from hardpoint.defenses.defended import DefendedModel, defended_network, described
+from hardpoint.engine.budget import Budget
 from hardpoint.engine.clean import answers_vary, clean_answers
 from hardpoint.engine.guard import preserved_random_state
 from hardpoint.evidence.rate import Rate
@@ -28,12 +29,13 @@ from hardpoint.threats.threat import Threat
 
 class Worth(Enum):
     """``ADDS``: inputs that fall without it stand with it, more than chance explains. ``NOTHING``: they do not.
-    ``HIDES``: nor do they, yet it looks so to an attacker who does not know it.
+    ``HIDES``: nor do they, yet it looks so to an attacker who does not know it. ``HARMS``: more fall with it.
     """
 
     ADDS = "adds"
     NOTHING = "adds nothing"
     HIDES = "hides"
+    HARMS = "harms"
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def ablate(
     threat: Threat | Perturbation,
     mode: Mode | str = "fast",
     seed: int = 0,
+    budget: Budget | None = None,
     progress: bool | Progress = True,
     batch_size: int | None = None,
 ) -> Ablation:
@@ -115,7 +118,7 @@ def ablate(
 
     Args:
         model: what ``hp.Defended`` made of a network.
-        x, y, threat, mode, seed, progress, batch_size: as for ``assess``.
+        x, y, threat, mode, seed, budget, progress, batch_size: as for ``assess``.
 
     Raises:
         ModelError: for a model without defences.
@@ -124,7 +127,7 @@ def ablate(
     if not isinstance(model, DefendedModel) or not (model.stages or model.alarms):
         raise ModelError("there is no defence to take apart", "give what hp.Defended(network, [...]) returns")
     settings: dict[str, Any] = {"threat": threat, "mode": mode, "seed": seed, "progress": progress}
-    settings["batch_size"] = batch_size
+    settings |= {"budget": budget, "batch_size": batch_size}
     alone = assess(model.undefended, x, y, name="undefended", **settings)
     rows = []
     for name, part in _parts(model):
@@ -142,7 +145,10 @@ def _parts(model: DefendedModel) -> Iterator[tuple[str, DefendedModel]]:
         for stage in model.stages:
             yield str(described(stage)["kind"]), defended_network(base, [stage])
         for alarm in model.alarms:
-            yield alarm.detector.name, defended_network(base, model.stages, [alarm])
+            yield (
+                f"{alarm.detector.name}{' behind them' if model.stages else ''}",
+                defended_network(base, model.stages, [alarm]),
+            )
     yield "all together" if several else _name_of(model), model
 
 
@@ -169,10 +175,15 @@ def _worth(broken_without: Tensor, broken_with: Tensor, naive: Rate) -> Worth:
 
     won = int((broken_without & ~broken_with).sum())
     lost = int((broken_with & ~broken_without).sum())
-    if won > lost and float(binom.sf(won - 1, won + lost, 0.5)) < 0.05:
+
+    def beyond_chance(more: int) -> bool:
+        return float(binom.sf(more - 1, won + lost, 0.5)) < 0.05
+
+    if won > lost and beyond_chance(won):
         return Worth.ADDS
-    standing = float((~broken_with).double().mean())
-    return Worth.HIDES if naive.value - standing >= HIDDEN else Worth.NOTHING
+    if naive.value - float((~broken_with).double().mean()) >= HIDDEN:
+        return Worth.HIDES
+    return Worth.HARMS if lost > won and beyond_chance(lost) else Worth.NOTHING
 
 
 def _percent(rate: Rate) -> str:
