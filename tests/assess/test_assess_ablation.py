@@ -8,7 +8,8 @@ import torch
 import hardpoint as hp
 from hardpoint.assess.ablation import Worth, _worth
 from hardpoint.core.errors import ModelError
-from hardpoint.defenses import BitDepth, GradientMasking
+from hardpoint.defenses import Alarm, BitDepth, GradientMasking
+from hardpoint.defenses.detectors import Energy, Margin
 from small_models import labelled, mlp, rand
 
 QUIET = {"progress": False, "budget": hp.Budget(passes=100)}
@@ -54,6 +55,22 @@ def test_hiding_gradients_is_worth_nothing_to_who_knows_it():
     assert "adaptive" in lines[0]
     assert len(lines) == 5
     assert found.describe()["parts"][0]["worth"] == hidden.worth.value
+
+
+@pytest.mark.usefixtures("no_panel")
+def test_a_detector_is_compared_with_the_stages_it_stands_behind():
+    net = mlp()
+    x = rand(60, 8, seed=8)
+    y = labelled(net, x)
+    never = Alarm(Energy(), 1e6, classes=4)
+    model = hp.Defended(net, [BitDepth(bits=2)], detectors=[never])
+    found = hp.ablate(model, x, y, threat=hp.Linf(0.1), **QUIET)
+    assert [p.name for p in found.parts] == ["BitDepth", "all together"]
+    assert torch.equal(found.parts[0].result.broken, found.whole.result.broken)
+    both = hp.Defended(net, [BitDepth(bits=2)], detectors=[never, Alarm(Margin(), 1e6, classes=4)])
+    rows = hp.ablate(both, x, y, threat=hp.Linf(0.1), **QUIET).parts
+    assert [p.name for p in rows] == ["BitDepth", "energy behind them", "margin behind them", "all together"]
+    assert rows[1].worth in (Worth.NOTHING, Worth.HIDES)
 
 
 def test_a_model_without_a_defence_is_not_taken_apart():

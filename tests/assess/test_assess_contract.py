@@ -360,3 +360,16 @@ def test_a_query_budget_never_raises_what_is_spent():
     threat = hp.Threat(hp.Linf(0.01), access="scores")
     result = hp.assess(model, x, y, threat=threat, budget=hp.Budget(queries=3000), **QUIET)
     assert int(result.record.outcomes.queries.max()) <= 1000
+
+
+@pytest.mark.usefixtures("no_panel", "few_queries")
+def test_a_run_that_two_workers_began_is_finished_by_one(tmp_path: Path):
+    model = mlp()
+    x, y = labelled(model, 40)
+    settings = {"threat": hp.Linf(0.08), "batch_size": 4, "run_dir": tmp_path / "run", **QUIET}
+    short = hp.assess(model, x, y, workers=2, budget=hp.Budget(seconds=0.01), **settings)
+    assert not short.record.complete
+    resumed = hp.assess(model, x, y, resume=True, **settings)
+    whole = hp.assess(model, x, y, threat=hp.Linf(0.08), batch_size=4, **QUIET)
+    assert torch.equal(resumed.broken, whole.broken)
+    assert '"shards": 2' in next((tmp_path / "run").rglob("shards.json")).read_text()

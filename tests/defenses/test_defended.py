@@ -12,15 +12,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 import hardpoint as hp
-from hardpoint.attacks import PGD, Square
+from hardpoint.attacks import PGD, Square, Transfer
 from hardpoint.core.errors import ModelError
+from hardpoint.defenses import AdditiveNoise
 from hardpoint.defenses.alarm import Alarm
 from hardpoint.defenses.defended import DefendedModel, defended
-from hardpoint.defenses.detectors import FeatureSqueezing
+from hardpoint.defenses.detectors import FeatureSqueezing, NearestNeighbours
 from hardpoint.defenses.layer import StageLayer
 from hardpoint.defenses.looking import look
 from hardpoint.defenses.stage import GradientPath
 from hardpoint.evidence import Status
+from hardpoint.models import TorchModel
 from hardpoint.threats.goals import Untargeted, margin_over
 from small_models import labelled, mlp, rand
 
@@ -208,3 +210,66 @@ def test_models_that_only_answer_can_have_stages_but_no_detectors():
         defended(Answers(), detectors=[Alarm(First(), 0.5, classes=4)])
     with pytest.raises(ModelError, match="no defence"):
         defended(mlp(), [3])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("loss", ["ce", "margin", "dlr"])
+def test_transfer_and_universal_attacks_know_that_a_refusal_is_no_success(loss):
+    x, y = torch.full((12, 3), 0.4), torch.zeros(12, dtype=torch.int64)
+    model = guarded()
+    found = Transfer((model,), steps=20, loss=loss)(model, x, y, hp.Linf(0.15))
+    assert found.broken.all()
+    assert (model.predict(found.adversarial) == 1).all()
+
+
+def test_stages_may_come_before_a_model_that_refuses_and_detectors_may_not():
+    x = torch.linspace(0, 1, 101).unsqueeze(1).expand(-1, 3).contiguous()
+    twice = defended(guarded(), [Steps(1000)])
+    assert twice.refusal == 2
+    assert torch.equal(twice.predict(x), guarded().predict(x))
+    with pytest.raises(ModelError, match="has detectors"):
+        defended(guarded(), detectors=[Alarm(First(), 0.5, classes=2)])
+
+
+def test_a_small_excess_over_a_large_logit_still_refuses():
+    net = halves()
+    with torch.no_grad():
+        net.bias += 1e4
+    model = defended(net, detectors=[Alarm(First(), 0.6, classes=2, unit=1e6)])
+    x = torch.tensor([[0.5999, 0, 0], [0.6001, 0, 0], [0.7, 0, 0]])
+    assert model.predict(x).tolist() == [1, 2, 2]
+
+
+def test_scores_are_read_as_the_model_reads_them():
+    net = nn.Sequential(mlp(), nn.Softmax(1)).eval()
+    model = TorchModel(net, probabilities=True)
+    never = Alarm(First(), 10.0, classes=4)
+    x = rand(20, 8, seed=8)
+    assert torch.allclose(defended(model, detectors=[never]).scores(x)[:, :4], model.scores(x))
+
+
+def test_two_fits_of_a_detector_are_told_apart_in_a_record():
+    def described(seed: int) -> object:
+        model = defended(mlp())
+        seen = model.look(rand(60, 8, seed=seed), ("3",))
+        detector = NearestNeighbours.fit(seen, torch.zeros(60, dtype=torch.int64), "3", k=5)
+        return defended(mlp(), detectors=[Alarm(detector, 1.0, classes=4)]).describe()
+
+    assert described(1) == described(1)
+    assert described(1) != described(2)
+
+
+def test_the_users_own_stage_is_left_in_its_mode():
+    drop = nn.Dropout(0.5)
+    defended(mlp(), [drop])
+    assert drop.training
+
+
+@pytest.mark.usefixtures("no_panel", "few_queries")
+def test_a_random_defence_gives_the_same_result_whoever_does_the_work():
+    model = defended(mlp(), [AdditiveNoise(0.02)])
+    x = rand(40, 8, seed=8)
+    y = labelled(mlp(), x)
+    settings = {"threat": hp.Linf(0.05), "budget": hp.Budget(passes=200), "batch_size": 8, **QUIET}
+    one, two = (hp.assess(model, x, y, workers=w, **settings) for w in (1, 2))
+    assert torch.equal(one.broken, two.broken)
+    assert torch.equal(one.adversarial, two.adversarial)

@@ -286,3 +286,10 @@ def test_a_failed_write_keeps_the_old_file_and_says_why(tmp_path):
         write_atomically(blocked, b"new")
     assert path.read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
+
+
+def test_the_number_of_parts_is_that_of_whoever_began(tmp_path):
+    folder = RunFolder(tmp_path / "run").assessment("a")
+    folder.begin({"model": "m"})
+    assert folder.shards(3) == 3
+    assert RunFolder(tmp_path / "run").assessment("a").shards(1) == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -47,7 +46,7 @@ class PartRow:
         clean: inputs answered right, and accepted, without an attack.
         naive: those that stand against examples made for the undefended model. Never to be read without the next.
         adaptive: those that stand against an attacker who knows the part.
-        worth: what the difference to the undefended model says.
+        worth: what the difference to the undefended model says; of a detector, that to the stages without it.
         result: the adaptive assessment.
     """
 
@@ -128,28 +127,28 @@ def ablate(
         raise ModelError("there is no defence to take apart", "give what hp.Defended(network, [...]) returns")
     settings: dict[str, Any] = {"threat": threat, "mode": mode, "seed": seed, "progress": progress}
     settings |= {"budget": budget, "batch_size": batch_size}
-    alone = assess(model.undefended, x, y, name="undefended", **settings)
-    rows = []
-    for name, part in _parts(model):
+
+    def judged(name: str, part: DefendedModel, without: Result) -> PartRow:
         result = assess(part, x, y, name=name, **settings)
-        naive = _standing(part, x, alone.adversarial, y, Threat.of(threat), seed)
-        rate = Rate.of(int(naive.sum()), len(y))
-        worth = _worth(alone.broken, result.broken, rate)
-        rows.append(PartRow(name, result.clean_accuracy, rate, result.robust_accuracy, worth, result))
-    return Ablation(alone, tuple(rows))
+        standing = _standing(part, x, alone.adversarial, y, Threat.of(threat), seed)
+        naive = Rate.of(int(standing.sum()), len(y))
+        worth = _worth(without.broken, result.broken, naive)
+        return PartRow(name, result.clean_accuracy, naive, result.robust_accuracy, worth, result)
 
-
-def _parts(model: DefendedModel) -> Iterator[tuple[str, DefendedModel]]:
-    base, several = model.undefended, len(model.stages) + len(model.alarms) > 1
-    if several:
-        for stage in model.stages:
-            yield str(described(stage)["kind"]), defended_network(base, [stage])
-        for alarm in model.alarms:
-            yield (
-                f"{alarm.detector.name}{' behind them' if model.stages else ''}",
-                defended_network(base, model.stages, [alarm]),
-            )
-    yield "all together" if several else _name_of(model), model
+    base, stages, alarms = model.undefended, model.stages, model.alarms
+    alone = assess(base, x, y, name="undefended", **settings)
+    if len(stages) + len(alarms) == 1:
+        return Ablation(alone, (judged(_name_of(model), model, alone),))
+    rows = [judged(str(described(s)["kind"]), defended_network(base, [s]), alone) for s in stages]
+    if alarms and len(stages) > 1:
+        rows.append(judged("all stages", defended_network(base, stages), alone))
+    without = rows[-1].result if rows else alone
+    behind = " behind them" if stages else ""
+    if len(alarms) > 1:
+        rows += [
+            judged(a.detector.name + behind, defended_network(base, stages, [a]), without) for a in alarms
+        ]
+    return Ablation(alone, (*rows, judged("all together", model, alone)))
 
 
 def _name_of(model: DefendedModel) -> str:

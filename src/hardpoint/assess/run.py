@@ -170,7 +170,12 @@ class Run:
         return tuple(done)
 
     def _unit(self, n: int) -> int:
-        """Inputs in a piece of ``n``: as many pieces for each worker, none larger than four batches."""
+        """Inputs in a piece of ``n``: as many pieces for each worker, none larger than four batches.
+
+        A random model's draws belong to a piece, which must then be the same whoever does it.
+        """
+        if self.session.target.is_random:
+            return 4 * self.session.target.capacity
         rounds = max(1, math.ceil(n / (4 * self.session.target.capacity * self.shards)))
         return max(1, math.ceil(n / (rounds * self.shards)))
 
@@ -222,7 +227,7 @@ class Run:
         known: dict[str, Arrays] = {}
         if self.folder is not None:
             done = [p for p in pieces if self.folder.has_unit(p.name)]
-            known = {p.name: _without_examples(self.folder.read_unit(p.name)) for p in done}
+            known = {p.name: self._known(self.folder, p) for p in done}
         to_do = [p for p in pieces if p.name not in known]
         for piece in pieces:
             if piece.name in known:
@@ -239,6 +244,15 @@ class Run:
         self.display.end(f"{broken} broken" if pieces and pieces[0].stage >= 0 else "done")
         for piece in pieces:
             yield piece, known[piece.name]
+
+    @staticmethod
+    def _known(folder: AssessmentFolder, piece: Piece) -> Arrays:
+        found = folder.read_unit(piece.name)
+        if not np.array_equal(found["positions"], piece.positions):
+            raise RunError(
+                f"{folder.path} holds other inputs under {piece.name}", "start anew in an empty folder"
+            )
+        return _without_examples(found)
 
     def _allowance(self, positions: NDArray[np.int64]) -> NDArray[np.int64] | None:
         """What each input may still spend."""

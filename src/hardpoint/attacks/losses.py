@@ -65,7 +65,8 @@ def targeted(loss: Loss, scores: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
 
 def goal_loss(loss: Loss, scores: Tensor, y: Tensor, goal: Goal) -> Tensor:
-    """The loss for a goal."""
+    """The loss for a goal; of a model that can refuse, the scores may hold the refusal."""
+    scores = goal.judged(scores, y)
     if isinstance(goal, Targeted):
         return targeted(loss, scores, y, torch.full_like(y, goal.label))
     return untargeted(loss, scores, y)

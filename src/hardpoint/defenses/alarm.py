@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hardpoint.core.errors import ConfigError
 from hardpoint.defenses.seen import Detector, Seen
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Alarm:
     """``detector`` refuses inputs whose score exceeds ``threshold``.
 
@@ -29,6 +32,13 @@ class Alarm:
     unit: float = 1.0
     guarantee: str = ""
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.threshold) and math.isfinite(self.unit) and self.unit > 0):
+            raise ConfigError(
+                f"{self.detector.name} has the threshold {self.threshold} and the unit {self.unit}",
+                "give a finite threshold, and a unit above 0",
+            )
+
     def excess(self, seen: Seen) -> Tensor:
         """``[n]``, above zero exactly where the input is refused, in units of the model's scores."""
         return (self.detector.score(seen) - self.threshold) / self.unit
@@ -39,8 +49,24 @@ class Alarm:
             **self.detector.describe(),
             "name": self.detector.name,
             "threshold": self.threshold,
+            "unit": self.unit,
             "guarantee": self.guarantee,
+            "fitted": _digest(self.detector),
         }
+
+
+def _digest(detector: Any) -> str:
+    """Of all the tensors that a detector holds, so that two fits can be told apart."""
+    digest = hashlib.sha256()
+    held = [getattr(detector, f.name) for f in fields(detector)] if is_dataclass(detector) else []
+    while held:
+        part = held.pop()
+        if isinstance(part, Tensor):
+            digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
+            digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+        elif isinstance(part, tuple | list):
+            held += part
+    return digest.hexdigest()[:16]
 
 
 def refusal_score(seen: Seen, alarms: Sequence[Alarm]) -> Tensor:
@@ -53,4 +79,10 @@ def refusal_score(seen: Seen, alarms: Sequence[Alarm]) -> Tensor:
     descent", ICLR 2022).
     """
     excess = torch.stack([alarm.excess(seen) for alarm in alarms]).amax(0)
-    return seen.logits.amax(1) + excess.to(seen.logits.dtype)
+    top = seen.logits.amax(1)
+    score = top + excess.to(seen.logits.dtype)
+    # a small excess over a large logit must not be lost in rounding: refusing is decided by the excess alone
+    above = torch.nextafter(top.detach(), torch.full_like(top, torch.inf))
+    least = torch.where(excess > 0, above, -torch.inf).to(score.dtype)
+    most = torch.where(excess > 0, torch.inf, top.detach()).to(score.dtype)
+    return score + (score.detach().clamp(least, most) - score.detach())

@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 from hardpoint.core.access import Access
 from hardpoint.core.box import Box
-from hardpoint.core.errors import ModelError
+from hardpoint.core.errors import AccessDenied, ModelError
 from hardpoint.core.rows import chunks
 from hardpoint.defenses.alarm import Alarm, refusal_score
 from hardpoint.defenses.layer import as_layer
 from hardpoint.defenses.looking import look
 from hardpoint.defenses.seen import Seen, join, layers_of
 from hardpoint.defenses.stage import InputStage
-from hardpoint.models.base import Differentiable, Model
+from hardpoint.models.base import Differentiable, Model, refusal_of
 from hardpoint.models.loading import load_model
+from hardpoint.models.torch import weights_sha256
 
 _CHUNK = 256
 Stage = InputStage | nn.Module | Callable[[Tensor], Tensor]
@@ -34,7 +35,6 @@ class DefendedModule(nn.Module):
         self.network = model.module
         self.alarms = tuple(alarms)
         self._read = model.module_scores
-        self._probabilities = bool(getattr(model, "probabilities", False))
         self.training = model.module.training
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class DefendedModule(nn.Module):
 
     def seen(self, x: Tensor, layers: Sequence[str]) -> Seen:
         """What detectors are shown of ``x``: the input behind the stages, and one pass of the network over it."""
-        return look(self.network, self._shown(x), layers, probabilities=self._probabilities)
+        return look(self.network, self._shown(x), layers, read=self._read, allow_training=None)
 
     def _shown(self, x: Tensor) -> Tensor:
         for stage in self.stages:
@@ -61,13 +61,14 @@ class DefendedModel:
         module: what is attacked: stages, network and detectors in one.
         undefended: the model without them.
         stages, alarms: the defences.
+        refusal: the answer that says that an input is refused, one more behind all classes; None without alarms.
     """
 
     module: DefendedModule
     undefended: Differentiable
     stages: tuple[Stage, ...]
     alarms: tuple[Alarm, ...]
-    classes: int | None
+    refusal: int | None
 
     @property
     def access(self) -> Access:
@@ -76,11 +77,6 @@ class DefendedModel:
     @property
     def box(self) -> Box:
         return self.undefended.box
-
-    @property
-    def refusal(self) -> int | None:
-        """The answer that says that an input is refused: one more behind all classes."""
-        return self.classes
 
     @property
     def device(self) -> torch.device:
@@ -93,11 +89,16 @@ class DefendedModel:
         return scores
 
     def scores(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.module_scores(self.module(x.to(self.device))).to(x.device)
+        if self.access < Access.SCORES:
+            raise AccessDenied("this model offers labels only", 'use a threat with access="labels"')
+        return self._scores(x)
 
     def predict(self, x: Tensor) -> Tensor:
-        return self.scores(x).argmax(1)
+        return self._scores(x).argmax(1)
+
+    def _scores(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.module_scores(self.module(x.to(self.device))).to(x.device)
 
     def look(self, x: Tensor, layers: Sequence[str] = ()) -> Seen:
         """What detectors are shown of ``x`` ``[n, ...]``, to fit them on: without gradients, in batches."""
@@ -108,6 +109,7 @@ class DefendedModel:
         return {
             **self.undefended.describe(),
             "defences": [described(stage) for stage in self.stages],
+            "defences_sha256": weights_sha256(self.module.stages),
             "detectors": [alarm.describe() for alarm in self.alarms],
         }
 
@@ -118,6 +120,11 @@ class DefendedAnswers:
 
     undefended: Model
     stages: tuple[Stage, ...]
+
+    @property
+    def refusal(self) -> int | None:
+        """As the model's."""
+        return refusal_of(self.undefended)
 
     @property
     def access(self) -> Access:
@@ -186,9 +193,15 @@ def defended_network(
     model: Differentiable, stages: Sequence[Stage], alarms: Sequence[Alarm] = ()
 ) -> DefendedModel:
     """``defended`` for a model with a module."""
-    layers = [as_layer(stage).eval() for stage in stages]
-    classes = alarms[0].classes if alarms else None
-    return DefendedModel(DefendedModule(layers, model, alarms), model, tuple(stages), tuple(alarms), classes)
+    refusal = refusal_of(model)
+    if alarms and refusal is not None:
+        raise ModelError(
+            "detectors were put before a model that has detectors",
+            "put all stages and detectors before the network at once",
+        )
+    module = DefendedModule([as_layer(stage) for stage in stages], model, alarms)
+    refusal = alarms[0].classes if alarms else refusal
+    return DefendedModel(module, model, tuple(stages), tuple(alarms), refusal)
 
 
 def described(stage: Stage) -> dict[str, Any]:

@@ -53,9 +53,9 @@ def as_layer(stage: InputStage | nn.Module | Callable[[Tensor], Tensor]) -> nn.M
     if isinstance(stage, nn.Module):
         return stage
     if isinstance(stage, InputStage):
-        return StageLayer(stage)
+        return StageLayer(stage).eval()
     if callable(stage):
-        return FunctionLayer(stage)
+        return FunctionLayer(stage).eval()
     raise ModelError(
         f"{type(stage).__name__} is no defence", "give an input stage, a torch module or a function"
     )

@@ -23,14 +23,18 @@ _LAST_AXIS = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention)
 _SECOND_AXIS_1D = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.InstanceNorm1d)
 
 
+def _logits(output: Any) -> Tensor:
+    return class_scores(output, probabilities=False)
+
+
 def look(
     module: nn.Module,
     x: Tensor,
     layers: Sequence[str] = (),
     chunk: int = 256,
     *,
-    probabilities: bool = False,
-    allow_training: tuple[str, ...] = (),
+    read: Callable[[Any], Tensor] = _logits,
+    allow_training: tuple[str, ...] | None = (),
 ) -> Seen:
     """``x`` after one forward pass, with the outputs of the named layers.
 
@@ -43,8 +47,9 @@ def look(
         x: ``[n, ...]``.
         layers: names as in ``module.named_modules()``.
         chunk: the largest batch.
-        probabilities: whether the module returns probabilities.
-        allow_training: layers that may be in training mode, such as dropout for ``PredictiveUncertainty``.
+        read: the class scores in the module's output, as an adapter's ``module_scores`` does.
+        allow_training: layers that may be in training mode, such as dropout for ``PredictiveUncertainty``; None where
+            someone else has looked.
 
     Raises:
         ModelError: for an unknown layer, naming close ones; a layer that is not called; one with no row per input.
@@ -56,20 +61,21 @@ def look(
     """
     if len(x) == 0:
         raise NothingToTest("there is no input to look at", "give at least one")
-    refuse_training_layers(module, allow_training)
+    if allow_training is not None:
+        refuse_training_layers(module, allow_training)
     found = {name: _layer(module, name) for name in layers}
     axes = {name: _channel_axis(module, layer) for name, layer in found.items()}
 
     def scores_of(z: Tensor) -> Tensor:
         with _tracking(z):
-            return torch.cat([_scores(module, part, probabilities) for part in chunks(z, chunk)])
+            return torch.cat([_scores(module, part, read) for part in chunks(z, chunk)])
 
     parts: dict[str, list[Tensor]] = {name: [] for name in found}
     logits = []
     with _tracking(x):
         for part in chunks(x, chunk):
             with _taps(found) as taken:
-                logits.append(_scores(module, part, probabilities))
+                logits.append(_scores(module, part, read))
             for name in found:
                 parts[name].append(_averaged(name, taken.get(name), len(part), axes[name]))
     scores = torch.cat(logits)
@@ -95,8 +101,8 @@ def _tracking(x: Tensor) -> Any:
     return nullcontext() if x.requires_grad else torch.no_grad()
 
 
-def _scores(module: nn.Module, x: Tensor, probabilities: bool) -> Tensor:
-    return checked_scores(class_scores(module(x), probabilities), len(x))
+def _scores(module: nn.Module, x: Tensor, read: Callable[[Any], Tensor]) -> Tensor:
+    return checked_scores(read(module(x)), len(x))
 
 
 @contextmanager

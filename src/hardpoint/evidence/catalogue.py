@@ -155,7 +155,7 @@ RULES: dict[str, Rule] = {
         "A black-box attack finds what the gradient attack missed",
         "warning",
         "Gradients then mislead: the gradient attack's number is too high.",
-        "use mode='standard', which runs both on every input",
+        "use mode='thorough', which runs both on every input",
     ),
     "HP305": Rule(
         "The last stage still found much",
@@ -233,7 +233,7 @@ RULES: dict[str, Rule] = {
         "Some inputs fall to black-box attacks only",
         "warning",
         "No gradient attack breaks them however long: gradients mislead around them, and others like them may stand.",
-        "use mode='standard', which runs black-box attacks on every input",
+        "use mode='thorough', which runs black-box attacks on every input",
     ),
     "HP401": Rule(
         "The budget ran out before every input was attacked in full",
