@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hardpoint.core.errors import ConfigError
+from hardpoint.defenses.fingerprint import fingerprint
 from hardpoint.defenses.seen import Detector, Seen
 
 
@@ -51,22 +51,21 @@ class Alarm:
             "threshold": self.threshold,
             "unit": self.unit,
             "guarantee": self.guarantee,
-            "fitted": _digest(self.detector),
+            "fitted": fingerprint(*_held(self.detector)),
         }
 
 
-def _digest(detector: Any) -> str:
-    """Of all the tensors that a detector holds, so that two fits can be told apart."""
-    digest = hashlib.sha256()
+def _held(detector: Any) -> list[Tensor]:
+    """All the tensors that a detector holds."""
     held = [getattr(detector, f.name) for f in fields(detector)] if is_dataclass(detector) else []
+    found = []
     while held:
-        part = held.pop()
+        part = held.pop(0)
         if isinstance(part, Tensor):
-            digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+            found.append(part)
         elif isinstance(part, tuple | list):
             held += part
-    return digest.hexdigest()[:16]
+    return found
 
 
 def refusal_score(seen: Seen, alarms: Sequence[Alarm]) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 
 import torch
@@ -148,16 +147,3 @@ def soft_step_slope(x: Tensor, steps: Tensor, widths: Tensor | float) -> Tensor:
     s = torch.sigmoid((x - steps) / widths)
     slope: Tensor = s * (1 - s) / widths
     return slope
-
-
-def fingerprint(*parts: Tensor) -> str:
-    """A short digest of what a stage was fitted to, so that two fits can be told apart in a record.
-
-    >>> fingerprint(torch.zeros(2)) == fingerprint(torch.zeros(2)), len(fingerprint(torch.ones(1)))
-    (True, 16)
-    """
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
-        digest.update(part.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

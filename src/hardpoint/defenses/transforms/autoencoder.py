@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from hardpoint.core.rows import chunks
+from hardpoint.defenses.fingerprint import fingerprint
 from hardpoint.defenses.stage import GradientPath
 from hardpoint.defenses.transforms._shared import (
     as_images,
-    fingerprint,
     fit_data,
     mean_and_deviation,
     of_shape,

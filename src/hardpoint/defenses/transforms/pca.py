@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from hardpoint.core.errors import ConfigError, DataError
+from hardpoint.defenses.fingerprint import fingerprint
 from hardpoint.defenses.stage import GradientPath
-from hardpoint.defenses.transforms._shared import fingerprint, fit_data, of_shape
+from hardpoint.defenses.transforms._shared import fit_data, of_shape
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hardpoint.defenses.fingerprint import fingerprint
 from hardpoint.defenses.stage import GradientPath
 from hardpoint.defenses.transforms._shared import (
     as_vectors,
-    fingerprint,
     fit_data,
     of_shape,
     soft_step_slope,

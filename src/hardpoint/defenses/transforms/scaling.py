@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hardpoint.defenses.fingerprint import fingerprint
 from hardpoint.defenses.stage import GradientPath
 from hardpoint.defenses.transforms._shared import (
-    fingerprint,
     fit_data,
     floats,
     mean_and_deviation,
