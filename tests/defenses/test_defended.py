@@ -13,11 +13,11 @@ from torch import nn
 
 import hardpoint as hp
 from hardpoint.attacks import PGD, Square, Transfer
-from hardpoint.core.errors import ModelError
-from hardpoint.defenses import AdditiveNoise
+from hardpoint.core.errors import HardpointError, ModelError
+from hardpoint.defenses import AdditiveNoise, calibrated
 from hardpoint.defenses.alarm import Alarm
 from hardpoint.defenses.defended import DefendedModel, defended
-from hardpoint.defenses.detectors import FeatureSqueezing, NearestNeighbours
+from hardpoint.defenses.detectors import FeatureSqueezing, Margin, NearestNeighbours
 from hardpoint.defenses.layer import StageLayer
 from hardpoint.defenses.looking import look
 from hardpoint.defenses.stage import GradientPath
@@ -80,7 +80,9 @@ def test_the_answers_are_those_of_the_stages_and_then_the_network():
     model = defended(net, [Steps(4), lambda z: z * 0.9])
     assert torch.equal(model.scores(x), net(torch.round(x * 4) / 4 * 0.9).detach())
     assert model.refusal is None
-    assert model.describe()["defences"] == [{"kind": "steps", "steps": 4}, {"kind": "<lambda>"}]
+    told = model.describe()["defences"]
+    assert [stage["kind"] for stage in told] == ["steps", "<lambda>"]
+    assert told[1] != defended(net, [Steps(4), lambda z: z * 0.8]).describe()["defences"][1]
 
 
 @pytest.mark.parametrize(
@@ -273,3 +275,36 @@ def test_a_random_defence_gives_the_same_result_whoever_does_the_work():
     one, two = (hp.assess(model, x, y, workers=w, **settings) for w in (1, 2))
     assert torch.equal(one.broken, two.broken)
     assert torch.equal(one.adversarial, two.adversarial)
+
+
+@pytest.mark.usefixtures("no_panel", "few_queries")
+def test_a_random_defence_with_a_detector_that_refuses_some_is_assessed():
+    x = rand(40, 8, seed=8)
+    model = calibrated(defended(mlp(), [AdditiveNoise(0.02)]), [Margin()], rand(400, 8, seed=1), alpha=0.3)
+    y = labelled(mlp(), x)
+    result = hp.assess(model, x, y, threat=hp.Linf(0.1), budget=hp.Budget(passes=100), **QUIET)
+    assert result.clean_accuracy.value < 1
+    final = result.record.outcomes.final_prediction[result.record.outcomes.status == int(Status.BROKEN)]
+    assert (final != model.refusal).all()
+
+
+def test_alarms_of_another_model_are_refused_in_words():
+    with pytest.raises(ModelError, match="calibrated on a model of 7 classes"):
+        defended(mlp(), detectors=[Alarm(First(), 0.5, classes=7)]).predict(rand(2, 8))
+    with pytest.raises(ModelError, match="calibrated"):
+        defended(mlp(), detectors=[Margin()])  # type: ignore[list-item]
+    with pytest.raises(ModelError, match="defended network"):
+        calibrated(mlp(), [Margin()], rand(400, 8))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("access", ["gradients", "labels"])
+def test_the_refusal_is_no_label(access):
+    x, y = torch.full((12, 3), 0.4), torch.full((12,), 2)
+    with pytest.raises(HardpointError):
+        hp.assess(guarded(), x, y, threat=hp.Threat(hp.Linf(0.1), access=access), **QUIET)
+
+
+def test_probabilities_are_noticed_behind_a_defence():
+    x = rand(60, 8, seed=8)
+    net = nn.Sequential(mlp(), nn.Softmax(1)).eval()
+    assert "HP104" in {f.id for f in hp.doctor(defended(net, [Steps(64)]), x, labelled(net, x))}

@@ -125,6 +125,7 @@ def ablate(
     """
     if not isinstance(model, DefendedModel) or not (model.stages or model.alarms):
         raise ModelError("there is no defence to take apart", "give what hp.Defended(network, [...]) returns")
+    x, y = torch.as_tensor(x), torch.as_tensor(y).flatten()
     settings: dict[str, Any] = {"threat": threat, "mode": mode, "seed": seed, "progress": progress}
     settings |= {"budget": budget, "batch_size": batch_size}
 

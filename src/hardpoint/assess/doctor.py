@@ -24,6 +24,7 @@ from hardpoint.core.errors import (
     NonFiniteOutput,
 )
 from hardpoint.data.checks import looks_normalised
+from hardpoint.defenses.defended import DefendedModel, defended_network
 from hardpoint.engine.clean import first_answer
 from hardpoint.engine.crossing import Crossing
 from hardpoint.engine.guard import preserved_random_state, training_layers
@@ -152,7 +153,7 @@ def _diagnose_labels(model: Model, x: Tensor, found: list[Finding]) -> Diagnosis
         )
     if len(x) > 1 and bool((first == first[0]).all()):
         found.append(finding("HP112", f"all {len(x)} pilot inputs get the label {int(first[0])}"))
-    return Diagnosis(model, tuple(found), None, is_random)
+    return Diagnosis(model, tuple(found), refusal_of(model), is_random)
 
 
 def _training(model: Model, allowed: tuple[str, ...]) -> list[Finding]:
@@ -188,15 +189,18 @@ def _input_range(model: Model, x: Tensor) -> list[Finding]:
 
 def _probabilities(model: Model, x: Tensor, scores: Tensor) -> tuple[Model, Tensor, list[Finding]]:
     """P3: a torch model that returns probabilities is taken at its logarithm from here on."""
-    if not isinstance(model, TorchModel) or model.probabilities:
+    inner = model.undefended if isinstance(model, DefendedModel) else model
+    if not isinstance(inner, TorchModel) or inner.probabilities:
         return model, scores, []
+    whole, scores = scores, scores[:, : refusal_of(model)]
     sums_to_one = bool(((scores.sum(1) - 1).abs() < 1e-3).all()) and float(scores.min()) >= 0
     # A single output p is read as the scores (-p, p). Logits would be below 0 for the inputs of one class.
     single = scores.shape[1] == 2 and bool((scores[:, 0] == -scores[:, 1]).all()) and len(x) >= _ENOUGH
     in_unit = single and float(scores[:, 1].min()) >= 0 and float(scores[:, 1].max()) <= 1
     if not sums_to_one and not in_unit:
-        return model, scores, []
-    model = replace(model, probabilities=True)
+        return model, whole, []
+    read = replace(inner, probabilities=True)
+    model = defended_network(read, model.stages, model.alarms) if isinstance(model, DefendedModel) else read
     message = (
         f"all {len(x)} rows are non-negative and sum to 1" if sums_to_one else "all outputs lie in [0, 1]"
     )

@@ -153,8 +153,9 @@ def prepare(
 
 
 def _samples(model: Model, x: Tensor, threat: Threat, seed: int) -> int:
-    """Passes averaged per question to a random model; its usual answers stand in for labels."""
-    labels = clean_answers(model, threat.access, x, torch.arange(len(x)), is_random=True).labels
+    """Passes averaged per question to a random model; its usual answers, refusals apart, stand in for labels."""
+    answers = clean_answers(model, threat.access, x, torch.arange(len(x)), is_random=True)
+    labels = answers.ranked[:, 0] if answers.ranked.shape[1] else answers.labels
     return samples_for(model, x, labels, Rng(seed), goal=threat.goal)
 
 

@@ -149,7 +149,7 @@ def _check_labels(model: Model, threat: Threat, x: Tensor, y: Tensor) -> None:
     """Refuse right labels and a target label that the model does not have."""
     if threat.access < Access.SCORES:
         return
-    classes = model.scores(x[:1]).shape[1]
+    classes = refusal_of(model) or model.scores(x[:1]).shape[1]
     to_labels(y.cpu().numpy(), source="the data", num_classes=classes)
     check_target(threat, classes)
 

@@ -24,7 +24,7 @@ from hardpoint.engine.search import Target
 from hardpoint.engine.twin import Itself, Twin, choose_twin
 from hardpoint.engine.verify import verify
 from hardpoint.evidence.rate import Rate
-from hardpoint.models.base import Differentiable, Model
+from hardpoint.models.base import Differentiable, Model, refusal_of
 from hardpoint.models.loading import load_model
 from hardpoint.threats.perturbation import Perturbation, Region
 from hardpoint.threats.threat import Threat
@@ -154,7 +154,7 @@ def set_up(
     capacity = checked_capacity(batch_size, x)
     with preserved_random_state(seed=seed % 2**63):
         first_answer(adapter.scores, x[:1])
-        check_target(wanted, adapter.scores(x[:1]).shape[1])
+        check_target(wanted, refusal_of(adapter) or adapter.scores(x[:1]).shape[1])
         is_random = answers_vary(adapter, wanted.access, x[:64])
         index = torch.arange(len(x), device=x.device)
         predicted = clean_answers(

@@ -15,6 +15,7 @@ from hardpoint.core.box import Box
 from hardpoint.core.errors import ThreatError
 from hardpoint.core.rows import chunks
 from hardpoint.evidence.rate import Rate
+from hardpoint.threats.goals import unrefused
 from hardpoint.threats.l1 import L1
 from hardpoint.threats.l2 import L2
 from hardpoint.threats.linf import Linf
@@ -152,7 +153,8 @@ class UniversalPerturbation:
             y = bench.train_y[part]
 
             def objective(scores: Tensor, y: Tensor = y) -> Tensor:
-                return goal_loss(Loss.CE, scores, y, goal).clamp(max=self.clip)
+                # one change for all cannot step over the band in which each is refused: it climbs through
+                return goal_loss(Loss.CE, unrefused(scores, goal), y, goal).clamp(max=self.clip)
 
             gradient = oracle.ask_gradient(box.clamp(bench.train_x[part] + found), objective).gradient
             assert gradient is not None

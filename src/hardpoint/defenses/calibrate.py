@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hardpoint.core.errors import ConfigError
+from hardpoint.core.errors import ConfigError, DataError, ModelError
 from hardpoint.defenses.alarm import Alarm
 from hardpoint.defenses.calibration import pac_threshold
 from hardpoint.defenses.defended import DefendedModel, defended_network
@@ -41,6 +41,12 @@ def calibrated(
     """
     if not detectors:
         raise ConfigError("there is no detector to calibrate", "give at least one")
+    if not isinstance(model, DefendedModel):
+        raise ModelError(
+            f"{type(model).__name__} is no defended network", "give what hp.Defended(network) returns"
+        )
+    if not isinstance(x, Tensor) or not x.is_floating_point() or len(x) == 0:
+        raise DataError("the benign inputs are no batch of floating-point numbers", "give a tensor [n, ...]")
     seen = model.look(x, layers_of(detectors))
     top = seen.logits.topk(2, dim=1).values
     lead = float((top[:, 0] - top[:, 1]).median())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,13 @@ class DefendedModule(nn.Module):
         if not self.alarms:
             return self._read(self.network(self._shown(x)))
         seen = self.seen(x, layers_of(alarm.detector for alarm in self.alarms))
+        for alarm in self.alarms:
+            if alarm.classes != seen.logits.shape[1]:
+                raise ModelError(
+                    f"{alarm.detector.name} was calibrated on a model of {alarm.classes} classes, "
+                    f"this one has {seen.logits.shape[1]}",
+                    "calibrate it on this model",
+                )
         return torch.cat([seen.logits, refusal_score(seen, self.alarms).unsqueeze(1)], dim=1)
 
     def seen(self, x: Tensor, layers: Sequence[str]) -> Seen:
@@ -193,6 +201,12 @@ def defended_network(
     model: Differentiable, stages: Sequence[Stage], alarms: Sequence[Alarm] = ()
 ) -> DefendedModel:
     """``defended`` for a model with a module."""
+    for alarm in alarms:
+        if not isinstance(alarm, Alarm):
+            raise ModelError(
+                f"{type(alarm).__name__} has no threshold",
+                "use hardpoint.defenses.calibrated(model, [...], benign)",
+            )
     refusal = refusal_of(model)
     if alarms and refusal is not None:
         raise ModelError(
@@ -206,9 +220,17 @@ def defended_network(
 
 def described(stage: Stage) -> dict[str, Any]:
     """JSON-ready: what a stage is."""
-    if isinstance(stage, nn.Module) or not isinstance(stage, InputStage):
-        return {"kind": getattr(stage, "__name__", type(stage).__name__)}
-    return stage.describe()
+    if not isinstance(stage, nn.Module) and isinstance(stage, InputStage):
+        return stage.describe()
+    return _told(stage)
+
+
+def _told(stage: Any) -> dict[str, Any]:
+    told = {"kind": getattr(stage, "__name__", type(stage).__name__)}
+    code = getattr(stage, "__code__", None)
+    if code is not None:  # two functions of one name, or of none, are not the same defence
+        told["code"] = hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()[:16]
+    return told
 
 
 Defended = defended

@@ -17,7 +17,7 @@ from hardpoint.engine.guard import frozen_parameters, full_precision, preserved_
 from hardpoint.engine.oracle import Oracle
 from hardpoint.engine.twin import TwinPlan, build_twin
 from hardpoint.evidence.rate import Rate
-from hardpoint.models.base import Differentiable, Model
+from hardpoint.models.base import Differentiable, Model, refusal_of
 from hardpoint.threats.goals import Goal, Untargeted
 
 LADDER = (1, 4, 8, 16, 32)
@@ -72,7 +72,7 @@ def samples_for(
     """
     if not isinstance(model, Differentiable) or model.access < Access.GRADIENTS:
         return ANSWER_SAMPLES
-    sought = goal or Untargeted()
+    sought = goal or Untargeted(refusal=refusal_of(model))
     oracle = Oracle(build_twin(model, TwinPlan(copied=False)), Access.GRADIENTS, chunk=chunk)
 
     def gradient() -> Tensor:
@@ -124,7 +124,7 @@ def success_rates(
         passes: fresh passes per input.
         chunk: the largest batch.
     """
-    sought, source = goal or Untargeted(), rng.fork("success")
+    sought, source = goal or Untargeted(refusal=refusal_of(model)), rng.fork("success")
     wins = torch.zeros_like(y)
     with preserved_random_state(seed=(source.seed ^ source.stream) % 2**63):
         for _ in range(passes):

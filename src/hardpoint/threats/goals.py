@@ -20,6 +20,11 @@ def margin_over(scores: Tensor, label: Tensor) -> Tensor:
     return others.amax(1) - own
 
 
+def unrefused(scores: Tensor, goal: Goal) -> Tensor:
+    """The scores of the classes alone, for a search that leaves it to chance or to others not to be refused."""
+    return scores[:, : getattr(goal, "refusal", None)]
+
+
 @runtime_checkable
 class Goal(Protocol):
     """When an attack has succeeded."""

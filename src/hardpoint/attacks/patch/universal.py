@@ -15,6 +15,7 @@ from hardpoint.core.errors import ThreatError
 from hardpoint.core.rng import Rng
 from hardpoint.core.rows import chunks
 from hardpoint.evidence.rate import Rate
+from hardpoint.threats.goals import unrefused
 from hardpoint.threats.images import to_unit
 from hardpoint.threats.patch import Patch, PatchRegion
 from hardpoint.threats.perturbation import Perturbation
@@ -198,7 +199,8 @@ class UniversalPatch:
 
             def slope_at(part: Tensor, y: Tensor = y, picture: Tensor = picture) -> Tensor:
                 def objective(scores: Tensor) -> Tensor:
-                    return goal_loss(Loss.CE, scores, y[part], goal).clamp(max=self.clip)
+                    classes = unrefused(scores, goal)  # as for universal perturbations
+                    return goal_loss(Loss.CE, classes, y[part], goal).clamp(max=self.clip)
 
                 gradient = oracle.ask_gradient(picture.detach()[part], objective).gradient
                 assert gradient is not None
