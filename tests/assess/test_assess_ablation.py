@@ -7,9 +7,11 @@ import torch
 
 import hardpoint as hp
 from hardpoint.assess.ablation import Worth, _worth
+from hardpoint.core.access import Access
 from hardpoint.core.errors import ModelError
 from hardpoint.defenses import Alarm, BitDepth, GradientMasking
 from hardpoint.defenses.detectors import Energy, Margin
+from hardpoint.models import TorchModel
 from small_models import labelled, mlp, rand
 
 QUIET = {"progress": False, "budget": hp.Budget(passes=100)}
@@ -78,3 +80,13 @@ def test_a_model_without_a_defence_is_not_taken_apart():
     for model in (hp.Defended(mlp()), mlp()):
         with pytest.raises(ModelError, match="no defence"):
             hp.ablate(model, x, torch.zeros(4, dtype=torch.int64), threat=hp.Linf(0.1))
+
+
+@pytest.mark.usefixtures("no_panel", "few_queries")
+def test_a_model_that_shows_labels_only_is_taken_apart_as_well():
+    net = mlp()
+    x = rand(20, 8, seed=8)
+    model = hp.Defended(TorchModel(net, access=Access.LABELS), [BitDepth(bits=6)])
+    budget = hp.Budget(queries=40)
+    found = hp.ablate(model, x, labelled(net, x), threat=hp.Linf(0.2), progress=False, budget=budget)
+    assert found.whole.naive.n == 20

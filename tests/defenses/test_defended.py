@@ -308,3 +308,26 @@ def test_probabilities_are_noticed_behind_a_defence():
     x = rand(60, 8, seed=8)
     net = nn.Sequential(mlp(), nn.Softmax(1)).eval()
     assert "HP104" in {f.id for f in hp.doctor(defended(net, [Steps(64)]), x, labelled(net, x))}
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: defended(mlp(), Steps(4)), "give a list"),
+        (lambda: defended(mlp(), nn.Sequential(nn.ReLU())), "give a list"),
+        (lambda: defended(mlp(), detectors=Alarm(First(), 0.5, classes=4)), "give a list"),
+        (lambda: defended(mlp(), [Steps]), "is a class"),
+        (lambda: calibrated(defended(mlp()), Margin(), rand(400, 8)), "give a list"),
+        (lambda: calibrated(defended(mlp()), [Margin()], rand(400, 8).numpy()), "give a tensor"),
+        (lambda: FeatureSqueezing(Steps(4)), "give a tuple"),
+    ],
+)
+def test_near_misses_are_answered_in_words(make, said):
+    with pytest.raises(HardpointError, match=said):
+        make()
+
+
+def test_calibrating_a_random_model_leaves_the_generator_alone():
+    before = torch.get_rng_state()
+    calibrated(defended(mlp(), [AdditiveNoise(0.02)]), [Margin()], rand(400, 8), alpha=0.1)
+    assert torch.equal(torch.get_rng_state(), before)

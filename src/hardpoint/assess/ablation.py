@@ -159,11 +159,11 @@ def _name_of(model: DefendedModel) -> str:
 def _standing(part: Model, x: Tensor, adversarial: Tensor, y: Tensor, threat: Threat, seed: int) -> Tensor:
     """Bool ``[n]``: answered right as they are, and not led astray by examples that were made for another model."""
     goal = Untargeted(refusal=refusal_of(part)) if isinstance(threat.goal, Untargeted) else threat.goal
-    everyone = torch.arange(len(x))
+    everyone, seen = torch.arange(len(x)), min(part.access, Access.SCORES)
     with preserved_random_state(seed=seed % 2**63):
-        is_random = answers_vary(part, Access.SCORES, x[:64])
+        is_random = answers_vary(part, seen, x[:64])
         labels = [
-            clean_answers(part, Access.SCORES, points, everyone, is_random=is_random).labels
+            clean_answers(part, seen, points, everyone, is_random=is_random).labels
             for points in (x, adversarial)
         ]
     return (labels[0] == y) & ~goal.reached(labels[1], y)

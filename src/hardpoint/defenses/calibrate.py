@@ -12,6 +12,7 @@ from hardpoint.defenses.alarm import Alarm
 from hardpoint.defenses.calibration import pac_threshold
 from hardpoint.defenses.defended import DefendedModel, defended_network
 from hardpoint.defenses.seen import Detector, layers_of
+from hardpoint.engine.guard import preserved_random_state
 
 
 def calibrated(
@@ -39,6 +40,8 @@ def calibrated(
         ConfigError: without a detector.
         Uncalibrated: where ``x`` is too few for ``alpha``, naming how many are needed.
     """
+    if isinstance(detectors, Detector):
+        raise ConfigError("detectors is one detector", "give a list of them: [detector]")
     if not detectors:
         raise ConfigError("there is no detector to calibrate", "give at least one")
     if not isinstance(model, DefendedModel):
@@ -47,12 +50,13 @@ def calibrated(
         )
     if not isinstance(x, Tensor) or not x.is_floating_point() or len(x) == 0:
         raise DataError("the benign inputs are no batch of floating-point numbers", "give a tensor [n, ...]")
-    seen = model.look(x, layers_of(detectors))
+    with preserved_random_state():  # the model may draw
+        seen = model.look(x, layers_of(detectors))
     top = seen.logits.topk(2, dim=1).values
     lead = float((top[:, 0] - top[:, 1]).median())
     alarms, share = [], len(detectors)
     for detector in detectors:
-        with torch.no_grad():
+        with torch.no_grad(), preserved_random_state():
             scores = detector.score(seen)
         threshold = pac_threshold(scores, alpha / share, delta / share)
         spread = float((threshold.value - scores.double()).clamp_min(0).median())

@@ -17,7 +17,7 @@ from hardpoint.core.rows import chunks
 from hardpoint.defenses.alarm import Alarm, refusal_score
 from hardpoint.defenses.layer import as_layer
 from hardpoint.defenses.looking import look
-from hardpoint.defenses.seen import Seen, join, layers_of
+from hardpoint.defenses.seen import Detector, Seen, join, layers_of
 from hardpoint.defenses.stage import InputStage
 from hardpoint.models.base import Differentiable, Model, refusal_of
 from hardpoint.models.loading import load_model
@@ -185,6 +185,11 @@ def defended(
     >>> model.scores(torch.rand(2, 4)).shape
     torch.Size([2, 3])
     """
+    for given, word in ((stages, "stages"), (detectors, "detectors")):
+        if isinstance(given, nn.Module | InputStage | Alarm | Detector):
+            raise ModelError(
+                f"{word} is one {type(given).__name__}", f"give a list: [{type(given).__name__}(...)]"
+            )
     base = load_model(model)
     if isinstance(base, Differentiable):
         return defended_network(base, stages, detectors)

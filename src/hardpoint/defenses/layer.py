@@ -50,6 +50,8 @@ def as_layer(stage: InputStage | nn.Module | Callable[[Tensor], Tensor]) -> nn.M
     Raises:
         ModelError: for what is neither a stage nor can be called.
     """
+    if isinstance(stage, type):
+        raise ModelError(f"{stage.__name__} is a class", f"give one of it: {stage.__name__}(...)")
     if isinstance(stage, nn.Module):
         return stage
     if isinstance(stage, InputStage):

@@ -172,7 +172,7 @@ RULES: dict[str, Rule] = {
     "HP307": Rule(
         "The search was widened",
         "note",
-        "Checks said that gradients mislead here, so the stages of mode='standard' ran on what still stood.",
+        "Checks said that gradients mislead here, so the attacks of mode='standard' ran on what still stood.",
         "read the number together with the checks that did not pass",
     ),
     "HP308": Rule(

@@ -31,6 +31,8 @@ class FeatureSqueezing:
     layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.squeezers, InputStage):
+            raise ConfigError("squeezers is one input stage", "give a tuple: (stage,)")
         if not self.squeezers:
             raise ConfigError("feature squeezing has no squeezer", "give at least one input stage")
 
