@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import torch
@@ -19,22 +18,12 @@ from hardpoint.defenses.defended import DefendedModel, defended_network, describ
 from hardpoint.engine.budget import Budget
 from hardpoint.engine.clean import answers_vary, clean_answers
 from hardpoint.engine.guard import preserved_random_state
+from hardpoint.evidence.defence import Worth
 from hardpoint.evidence.rate import Rate
 from hardpoint.models.base import Model, refusal_of
 from hardpoint.threats.goals import Untargeted
 from hardpoint.threats.perturbation import Perturbation
 from hardpoint.threats.threat import Threat
-
-
-class Worth(Enum):
-    """``ADDS``: inputs that fall without it stand with it, more than chance explains. ``NOTHING``: they do not.
-    ``HIDES``: nor do they, yet it looks so to an attacker who does not know it. ``HARMS``: more fall with it.
-    """
-
-    ADDS = "adds"
-    NOTHING = "adds nothing"
-    HIDES = "hides"
-    HARMS = "harms"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from hardpoint.evidence.assessment import (
     Status,
     Verdict,
 )
+from hardpoint.evidence.defence import DefenceRecord, PartKind, PartRecord, ThresholdRecord, Worth
 from hardpoint.evidence.finding import Finding, Severity, finding
 from hardpoint.evidence.rate import Rate
 from hardpoint.evidence.store import AssessmentFolder, RunFolder
@@ -19,14 +20,19 @@ __all__ = [
     "AssessmentFolder",
     "Check",
     "CurvePoint",
+    "DefenceRecord",
     "Examples",
     "Finding",
     "Outcomes",
+    "PartKind",
+    "PartRecord",
     "Rate",
     "RunFolder",
     "Severity",
     "StageRecord",
     "Status",
+    "ThresholdRecord",
     "Verdict",
+    "Worth",
     "finding",
 ]
