@@ -46,8 +46,9 @@ def few_queries(monkeypatch):
     The search of 200 queries that checks their strength stays another one.
     """
     from hardpoint.assess.arsenal import balls
-    from hardpoint.attacks import Square
+    from hardpoint.attacks import Memetic, Square
 
     monkeypatch.setattr(
         balls, "Square", lambda queries, **settings: Square(queries=min(queries, 300), **settings)
     )
+    monkeypatch.setattr(balls, "Memetic", lambda: Memetic(rounds=2, queries=100, steps=10))

@@ -83,7 +83,8 @@ def cascade(
     inf APGD-ce 30
     0.5 MultiTargeted 9×5 + 3×25
     0.25 MultiTargeted 9×10 + 4×100
-    0.1 Square 3000
+    0.1 Memetic 4 × (500 + 25)
+    0.3 Memetic 4 × (500 + 25)
     """
     arsenal, thorough = arsenal_for(threat.perturbation, classes), mode is Mode.THOROUGH
     transfer = transfers(surrogates)

@@ -160,9 +160,9 @@ class Run:
             self.table.add_clean(found)
 
     def _stages(self, pool: Pool, numbers: range) -> tuple[StageRecord, ...]:
-        done = []
+        done: list[StageRecord] = []
         for stage in numbers:
-            done.append(self._stage(pool, stage))
+            done.append(self._stage(pool, stage, done[-1] if done else None))
             if self.out_of_time:
                 break
         if len(done) < len(numbers) or self.prepared.short_of_queries:
@@ -179,14 +179,15 @@ class Run:
         rounds = max(1, math.ceil(n / (4 * self.session.target.capacity * self.shards)))
         return max(1, math.ceil(n / (rounds * self.shards)))
 
-    def _stage(self, pool: Pool, number: int) -> StageRecord:
+    def _stage(self, pool: Pool, number: int, last: StageRecord | None) -> StageRecord:
         table, stage = self.table, self.session.every_stage[number]
         attack = stage.attack
         known = [positions for earlier, positions in self.met if earlier == attack]
         standing = np.setdiff1d(table.standing(), np.concatenate([*known, np.empty(0, dtype=np.int64)]))
         left_before = table.lead_left(standing)
-        beyond = stage.beyond(left_before, self.rugged[standing])
-        drawn = beyond & quota(standing, self.session.seed) & stage.sampled
+        due = stage.is_due(last)
+        beyond = stage.beyond(left_before, self.rugged[standing]) | (not due)
+        drawn = beyond & quota(standing, self.session.seed) & (stage.sampled and due)
         spared, sampled = int((beyond & ~drawn).sum()), standing[drawn]
         standing = standing[~beyond | drawn]
         self.met.append((attack, standing))

@@ -8,6 +8,7 @@ from hardpoint.attacks.decision.rays import RayS
 from hardpoint.attacks.decision.surfree import SurFree
 from hardpoint.attacks.gradient.apgd import APGD
 from hardpoint.attacks.gradient.fgsm import FGSM
+from hardpoint.attacks.gradient.memetic import Memetic
 from hardpoint.attacks.gradient.multi_targeted import MultiTargeted
 from hardpoint.attacks.gradient.pgd import PGD
 from hardpoint.attacks.losses import Loss
@@ -66,6 +67,7 @@ __all__ = [
     "HopSkipJump",
     "LeafTupleAttack",
     "Loss",
+    "Memetic",
     "MultiTargeted",
     "ParameterAscent",
     "ParameterSearch",

@@ -136,3 +136,12 @@ class GradientAttack(Attack, Protocol):
         """``[n]``, what the attack maximises at ``state.query``, as a differentiable function of the scores
         ``[n, K]``."""
         ...
+
+
+@runtime_checkable
+class SparingAttack(GradientAttack, Protocol):
+    """One that does without the gradient on some turns; what it does not use is not computed."""
+
+    def climbs(self, turn: Tensor) -> Tensor:
+        """Bool ``[n]``: whether the reply of each turn ``[n]`` must hold the gradient."""
+        ...

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hardpoint.core.access import Access
 from hardpoint.core.rows import cat_rows, put_rows, take_rows
-from hardpoint.engine.attack import Attack, GradientAttack, Reply, Task
+from hardpoint.engine.attack import Attack, GradientAttack, Reply, SparingAttack, Task
 from hardpoint.engine.batching import batch_size_for
 from hardpoint.engine.budget import Deadline
 from hardpoint.engine.oracle import Oracle
@@ -95,6 +95,7 @@ class _Run:
         self.climber = (
             attack if isinstance(attack, GradientAttack) else None
         )  # asking a protocol is slow: ask once
+        self.sparing = attack if isinstance(attack, SparingAttack) else None
         unlimited = math.isinf(getattr(task.region, "eps", math.inf))
         self.strays = bool(getattr(attack, "minimises", False))  # asks about points that are not allowed, too
         self.leave_on_hit = not (unlimited and self.strays)
@@ -179,15 +180,14 @@ class _Run:
         query, attack = state.query, self.climber
         spent = torch.full_like(rows, self.oracle.samples)
         self.forward.index_add_(0, rows, spent)
-        if not self.white_box or int(live.turn.min()) >= self.turns - 1:
+        follows = self._follows(live)
+        if not bool(follows.any()):
             return _judged(self.oracle.ask(query), live, live.y)
         if attack is None:
             raise TypeError(f"{self.attack.name} asks for gradients but has no objective")
-        if int(live.turn.max()) < self.turns - 1:
-            self.backward.index_add_(0, rows, spent)
-            return self._ascent(attack, query, live, state)
-        follows = self._follows(live)
         self.backward.index_add_(0, rows, spent * follows)
+        if bool(follows.all()):
+            return self._ascent(attack, query, live, state)
         on, last = follows.nonzero().squeeze(1), (~follows).nonzero().squeeze(1)
         part, part_live = take_rows(state, on), take_rows(live, on)
         ahead = self._ascent(attack, part.query, part_live, part)
@@ -215,7 +215,8 @@ class _Run:
 
     def _follows(self, live: Task) -> Tensor:
         """Bool ``[n]``: whether the attack will use the gradient at the next point it asks about."""
-        return (live.turn < self.turns - 1) & self.white_box
+        follows = (live.turn < self.turns - 1) & self.white_box
+        return follows if self.sparing is None else follows & self.sparing.climbs(live.turn)
 
     def _record(
         self, query: Tensor, reply: Reply, asked: Tensor | None, live: Task, rows: Tensor, dead: Tensor

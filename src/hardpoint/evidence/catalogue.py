@@ -230,10 +230,10 @@ RULES: dict[str, Rule] = {
         "assess with mode='thorough'; find what stops the gradients before the last layer",
     ),
     "HP317": Rule(
-        "Some inputs fall to black-box attacks only",
+        "Some inputs fall to random search only",
         "warning",
         "No gradient attack breaks them however long: gradients mislead around them, and others like them may stand.",
-        "use mode='thorough', which runs black-box attacks on every input",
+        "use mode='thorough', which runs random search on every input",
     ),
     "HP401": Rule(
         "The budget ran out before every input was attacked in full",

@@ -14,6 +14,7 @@ from hardpoint.attacks import (
     PGD,
     GeoDA,
     HopSkipJump,
+    Memetic,
     MultiTargeted,
     RayS,
     SigmaZero,
@@ -47,7 +48,8 @@ class Balls:
             *own,
             Stage(near, left=0.5),
             Stage(far, left=0.25),
-            Stage(Square(queries=3000), left=0.1, sampled=False),
+            Stage(Memetic(), left=0.1, sampled=False, rugged=True),
+            Stage(Memetic(), left=0.3, pays=0.03),
         )
 
     def standard(self) -> tuple[Stage, ...]:
@@ -57,7 +59,7 @@ class Balls:
             Stage(best),
             *(Stage(attack, left=0.75) for attack in others),
             *(Stage(attack, left=0.5) for attack in self._nearest()),
-            Stage(Square(queries=5000, rescale=False), left=0.5),
+            Stage(Square(queries=5000, rescale=False), left=0.5, rugged=True),
         )
 
     def extra(self) -> tuple[Attack, ...]:

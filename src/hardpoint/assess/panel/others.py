@@ -10,14 +10,16 @@ from hardpoint.assess.work import Table
 from hardpoint.attacks import FGSM, PGD, MultiTargeted
 from hardpoint.attacks.transfer import Momentum, Transfer
 from hardpoint.core.access import Access
+from hardpoint.engine.attack import Attack, SparingAttack
 from hardpoint.evidence.assessment import Check, StageRecord, Status, Verdict
 from hardpoint.evidence.rate import Rate
 from hardpoint.threats import L1, L2, Linf
 
 _QUERIES = 200
 _STEPS = 20
-_LOOKED_AT = 32
+_LOOKED_AT = 16
 _ALLOWED = 0.002
+_CONTROL = 10
 
 
 def one_step(pilot: Pilot) -> Check:
@@ -56,31 +58,40 @@ def by_scores(pilot: Pilot) -> Check:
 
 
 def by_scores_only(pilot: Pilot, stages: tuple[StageRecord, ...], table: Table) -> Check:
-    """C5 on all inputs: what black-box stages broke after gradient attacks is given to the longest gradient attacks.
+    """C5 on all inputs: what random search broke after gradient attacks is given to the longest gradient attacks.
 
     Where these break it too the gradients were sound and the search short; two inputs that none breaks show that
-    gradients mislead there. It fails where they are surely more than the 0.2 % that AutoAttack's own check allows.
+    gradients mislead there. It fails where they are surely more than the 0.2 % that AutoAttack's own check allows,
+    unless inputs drawn from those that the random search spared, all of which stood, show that it went far enough.
     """
-    id, name = "HP317", "What a black-box attack breaks, gradients break too"
+    id, name = "HP317", "What random search breaks, gradients break too"
     attacks = [stage.attack for stage in pilot.session.every_stage[: len(stages)]]
-    blind = [i for i, attack in enumerate(attacks) if attack.needs is not Access.GRADIENTS]
+    blind = [i for i, attack in enumerate(attacks) if not _only_climbs(attack)]
     if not blind or len(blind) == len(attacks):
         return not_run(id, name, 0.0, "the search had not both kinds of attack")
+    last = [stages[i] for i in blind if stages[i].inputs or not stages[i].spared][-1:]
+    went_far = any(not s.spared or (s.sampled >= _CONTROL and not s.sampled_broken) for s in last)
     every = np.flatnonzero((table.status == Status.BROKEN) & np.isin(table.stage, blind))
     fell = every[spread(len(every), _LOOKED_AT)] if len(every) else every
     left = np.ones(len(fell), dtype=bool)
     if len(fell):
         again = Pilot.at(pilot.session, table, fell)
         for attack in (*(stage.attack for stage in pilot.arsenal.standard()), *pilot.arsenal.extra()):
-            if attack.needs is Access.GRADIENTS:
+            if _only_climbs(attack):
                 left &= ~again.broken_by(attack, pilot.session.threat, left)
     missed, n = int(left.sum()), stages[0].inputs
     verdict = Verdict.PASS if missed < 2 else Verdict.WARN
     in_all = round(missed * len(every) / max(1, len(fell)))
-    if missed > 1 and Rate.of(in_all, n).low > _ALLOWED:
+    if missed > 1 and Rate.of(in_all, n).low > _ALLOWED and not went_far:
         verdict = Verdict.FAIL
-    words = f"of {len(fell)} inputs that a black-box attack broke, {missed} fall to no gradient attack however long"
+    words = (
+        f"of {len(fell)} inputs that random search broke, {missed} fall to no gradient attack however long"
+    )
     return Check(id, name, in_all / max(1, n), 0.0, verdict, words)
+
+
+def _only_climbs(attack: Attack) -> bool:
+    return attack.needs is Access.GRADIENTS and not isinstance(attack, SparingAttack)
 
 
 def by_labels(pilot: Pilot) -> Check:

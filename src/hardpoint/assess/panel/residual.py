@@ -19,7 +19,7 @@ def residual(stages: tuple[StageRecord, ...], exhaustive: bool = False) -> Check
     spare inputs that stand too far from falling, those that fell of the few that were drawn from them, each of which
     stands for twenty."""
     name, limit = "What a longer search would still find", 0.02
-    first, last = stages[0], stages[-1]
+    first, last = stages[0], [s for s in stages if s.inputs or not s.spared][-1]
     if first.inputs == 0 or last.inputs + last.spared == 0:
         return Check("HP305", name, 0.0, limit, Verdict.PASS, "no input stood any more")
     if exhaustive:

@@ -99,7 +99,10 @@ class APGD(StandaloneAttack):
         return targeted(loss, scores, task.y, target_of_rank(task, self.target_rank))
 
     def start(self, task: Task) -> APGDState:
-        x = task.region.sample(task.rng, task.index)
+        return self.start_at(task.region.sample(task.rng, task.index), task)
+
+    def start_at(self, x: Tensor, task: Task) -> APGDState:
+        """The first state of a search from the allowed points ``x`` ``[n, ...]``."""
         nothing = torch.full((len(task),), -torch.inf, dtype=torch.float64, device=x.device)
         return APGDState(
             query=x,

@@ -85,9 +85,11 @@ class Square(StandaloneAttack):
         value = task.goal.margin(reply.seen_scores()[:, 0], task.y).double()
         better = value > state.value
         best = torch.where(per_row(better, state.best), state.query[:, 0], state.best)
-        return SquareState(
-            self._candidate(best, task).unsqueeze(1), best, torch.where(better, value, state.value)
-        )
+        return self.go_on(best, torch.where(better, value, state.value), task)
+
+    def go_on(self, best: Tensor, value: Tensor, task: Task) -> SquareState:
+        """The state of a search whose best points ``[n, ...]`` have the margins ``value`` ``[n]``."""
+        return SquareState(self._candidate(best, task).unsqueeze(1), best, value)
 
     def _stripes(self, task: Task) -> Tensor:
         """The start: for Linf, stripes across the plane at the extremes; for other balls, a random point."""
