@@ -40,8 +40,8 @@ class Case:
 def cases() -> list[Case]:
     """Every case of the PGD comparison, the bundled digits networks first."""
     return [
-        Case("digits, plain", lambda: _digits("plain"), EPS, 0.01, True),
-        Case("digits, hardened", lambda: _digits("hardened"), EPS, 0.01, True),
+        Case("digits, plain", lambda: digits("plain"), EPS, 0.01, True),
+        Case("digits, hardened", lambda: digits("hardened"), EPS, 0.01, True),
         Case("MNIST LeNet5, plain", lambda: lenet5("clean"), 0.3, 0.01),
         Case("MNIST LeNet5, plain", lambda: lenet5("clean"), 0.1, 0.01),
         Case("MNIST LeNet5, adversarially trained", lambda: lenet5("adv"), 0.3, 0.01),
@@ -54,7 +54,7 @@ def cases() -> list[Case]:
 def robust_cases() -> list[Case]:
     """Networks trained to be robust, each by another recipe, at the budget they were trained for."""
     return [
-        Case("digits, hardened (PGD)", lambda: _digits("hardened"), EPS, 0.01),
+        Case("digits, hardened (PGD)", lambda: digits("hardened"), EPS, 0.01),
         Case("MNIST WK17a (dual bounds)", lambda: _wk17a("mnist_wk17a.pth"), 0.1, 0.01),
         Case("MNIST convex (dual bounds)", lambda: _wk17a("mnist_kw_convex.pth"), 0.1, 0.01),
         Case("CIFAR-10 ResNet-2B (PGD)", _resnet2b, 2 / 255, 0.5 / 255),
@@ -149,7 +149,7 @@ class ResNet2B(nn.Module):
         return self.linear2(torch.relu(self.linear1(x.flatten(1))))
 
 
-def _digits(which: str) -> tuple[nn.Module, Tensor, Tensor]:
+def digits(which: str) -> tuple[nn.Module, Tensor, Tensor]:
     x, y = digits_split()[1]
     return trained_digits_network(which), x, y
 

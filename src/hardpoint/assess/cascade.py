@@ -91,8 +91,13 @@ def cascade(
     if threat.access is Access.GRADIENTS:
         fast, standard = arsenal.fast(), arsenal.standard()
         if thorough:
-            return everyone(*(s.attack for s in (*fast, *standard)), *arsenal.extra(), *transfer)
-        return fast if mode is Mode.FAST else standard
+            fast = everyone(*(s.attack for s in (*fast, *standard)), *arsenal.extra(), *transfer)
+        stages = standard if mode is Mode.STANDARD else fast
+        if getattr(threat.goal, "refusal", None) is None:
+            return stages
+        sparing = [i for i, stage in enumerate(stages) if not stage.meets_all]
+        first = sparing[0] if sparing else len(stages)
+        return (*stages[:first], *everyone(*arsenal.evasions()), *stages[first:])
     left = threat.queries or _QUERIES[mode]
     left = left if queries is None else min(left, queries)
     left = max(1, left - sum(attack.queries for attack in transfer))

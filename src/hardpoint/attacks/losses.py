@@ -11,6 +11,13 @@ All are safe for any number of classes, any shift of the scores, and confident m
   adversarial robustness", ICML 2020, equation 6), free of the scores' scale. Its targeted form divides
   z_t - z_y by z₍₁₎ - (z₍₃₎ + z₍₄₎)/2 (equation 7). With fewer classes the scores that exist are used; with
   two, the plain margin, whose sign is all that matters then.
+
+Two more are for models that can refuse; for others they are the margin:
+
+- ``bare`` is the margin of the classes alone, whatever a detector says: far beyond the boundary some accept again.
+- ``selective`` first leads astray and then past the detector, so that no valley between the two ends the search: the
+  bare margin while it is negative, and beyond it a rising function of the margin over the right class and the refusal,
+  in (0, 1) while refused (selective descent, Bryniarski et al., ICLR 2022).
 """
 
 from __future__ import annotations
@@ -22,7 +29,7 @@ import torch
 from torch import Tensor
 
 from hardpoint.core.errors import ThreatError
-from hardpoint.threats.goals import Goal, Targeted, margin_over
+from hardpoint.threats.goals import Goal, Targeted, margin_over, unrefused
 
 
 class Loss(Enum):
@@ -31,6 +38,8 @@ class Loss(Enum):
     CE = "ce"
     MARGIN = "margin"
     DLR = "dlr"
+    BARE = "bare"
+    SELECTIVE = "selective"
 
     @classmethod
     def parse(cls, value: Loss | str) -> Loss:
@@ -47,7 +56,7 @@ def untargeted(loss: Loss, scores: Tensor, y: Tensor) -> Tensor:
 
     >>> scores = torch.tensor([[2.0, 1.0, 0.0]])
     >>> [round(float(untargeted(loss, scores, torch.tensor([0]))), 3) for loss in Loss]
-    [-0.687, -1.0, -0.5]
+    [-0.687, -1.0, -0.5, -1.0, -1.0]
     """
     return _UNTARGETED[loss](scores, y)
 
@@ -57,7 +66,7 @@ def targeted(loss: Loss, scores: Tensor, y: Tensor, target: Tensor) -> Tensor:
     if loss is Loss.CE:
         return -_log_sum_others(scores, target)
     gain = _pick(scores, target) - _pick(scores, y)
-    if loss is Loss.MARGIN or scores.shape[1] < 3:
+    if loss is not Loss.DLR or scores.shape[1] < 3:
         return gain
     top = scores.topk(min(4, scores.shape[1]), dim=1).values
     low = top[:, 2:].mean(1)
@@ -65,11 +74,22 @@ def targeted(loss: Loss, scores: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
 
 def goal_loss(loss: Loss, scores: Tensor, y: Tensor, goal: Goal) -> Tensor:
-    """The loss for a goal; of a model that can refuse, the scores may hold the refusal."""
-    scores = goal.judged(scores, y)
+    """The loss for a goal; of a model that can refuse, the scores hold the refusal as their last column."""
     if isinstance(goal, Targeted):
-        return targeted(loss, scores, y, torch.full_like(y, goal.label))
-    return untargeted(loss, scores, y)
+        return targeted(loss, goal.judged(scores, y), y, torch.full_like(y, goal.label))
+    if loss not in (Loss.BARE, Loss.SELECTIVE):
+        return untargeted(loss, goal.judged(scores, y), y)
+    bare = margin_over(unrefused(scores, goal), y)
+    if loss is Loss.BARE:
+        return bare
+    accepted = goal.margin(scores, y)
+    past = torch.where(accepted < 0, 1 / (1 - accepted.clamp(max=0)), 1 + accepted)
+    return torch.where(bare < 0, bare, past)
+
+
+def goal_loss_to(loss: Loss, scores: Tensor, y: Tensor, goal: Goal, label: Tensor) -> Tensor:
+    """The loss of an untargeted goal with the answer ``label`` (int64 ``[n]``) in view."""
+    return targeted(loss, goal.judged(scores, y), y, label)
 
 
 def _pick(scores: Tensor, label: Tensor) -> Tensor:
@@ -92,4 +112,6 @@ _UNTARGETED: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
     Loss.CE: _log_sum_others,
     Loss.MARGIN: margin_over,
     Loss.DLR: _dlr,
+    Loss.BARE: margin_over,
+    Loss.SELECTIVE: margin_over,
 }

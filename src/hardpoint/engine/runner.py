@@ -209,7 +209,7 @@ class _Run:
         """The reply with the gradient of the attack's objective."""
 
         def objective(scores: Tensor) -> Tensor:
-            return attack.objective(live.goal.judged(scores, live.y), live, state)
+            return attack.objective(scores, live, state)
 
         return _judged(self.oracle.ask_gradient(query, objective), live, live.y)
 

@@ -33,6 +33,10 @@ class Arsenal(Protocol):
         """Further ideas for what is left."""
         ...
 
+    def evasions(self) -> tuple[Attack, ...]:
+        """For models that can refuse: round the valley between the decision boundary and a detector's."""
+        ...
+
     def by_scores(self, queries: int, *, thorough: bool = False) -> tuple[Attack, ...]:
         """For an attacker who sees scores, with ``queries`` in all."""
         ...

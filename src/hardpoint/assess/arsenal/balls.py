@@ -65,6 +65,9 @@ class Balls:
     def extra(self) -> tuple[Attack, ...]:
         return (*longer(self.targets), *self._minimal())
 
+    def evasions(self) -> tuple[Attack, ...]:
+        return APGD(loss="selective", steps=100), APGD(loss="bare", steps=50)
+
     def by_scores(self, queries: int, *, thorough: bool = False) -> tuple[Attack, ...]:
         if not thorough or queries < 8:
             return (Square(queries=queries),)

@@ -24,7 +24,7 @@ class Patches:
             Stage(PatchAttack(locations=4, steps=10)),
             Stage(PatchAttack(locations=8, steps=25)),
             Stage(PatchAttack(locations=24, steps=50), left=0.5),
-            Stage(PatchSearch(queries=1000), left=0.1, sampled=False),
+            Stage(PatchSearch(queries=1000), left=0.1, sampled=False, rugged=True),
         )
 
     def standard(self) -> tuple[Stage, ...]:
@@ -36,6 +36,11 @@ class Patches:
 
     def extra(self) -> tuple[Attack, ...]:
         return (PatchAttack(locations=64, steps=100),)
+
+    def evasions(self) -> tuple[Attack, ...]:
+        return PatchAttack(locations=8, steps=50, loss="selective"), PatchAttack(
+            locations=8, steps=25, loss="bare"
+        )
 
     def by_scores(self, queries: int, *, thorough: bool = False) -> tuple[Attack, ...]:
         return (PatchSearch(queries=queries),)
@@ -68,6 +73,9 @@ class Turns:
     def extra(self) -> tuple[Attack, ...]:
         return ()
 
+    def evasions(self) -> tuple[Attack, ...]:
+        return ()
+
     def by_scores(self, queries: int, *, thorough: bool = False) -> tuple[Attack, ...]:
         return (self._all,)
 
@@ -88,7 +96,7 @@ class Parameters:
             Stage(ParameterAscent(steps=10, restarts=1)),
             Stage(ParameterAscent(steps=25, restarts=3)),
             Stage(ParameterAscent(steps=100, restarts=4), left=0.5),
-            Stage(ParameterSearch(queries=1000), left=0.5),
+            Stage(ParameterSearch(queries=1000), left=0.5, rugged=True),
         )
 
     def standard(self) -> tuple[Stage, ...]:
@@ -100,6 +108,9 @@ class Parameters:
 
     def extra(self) -> tuple[Attack, ...]:
         return (ParameterAscent(steps=200, restarts=20, step_size=0.25),)
+
+    def evasions(self) -> tuple[Attack, ...]:
+        return tuple(ParameterAscent(steps=50, restarts=3, loss=loss) for loss in ("selective", "bare"))
 
     def by_scores(self, queries: int, *, thorough: bool = False) -> tuple[Attack, ...]:
         return (ParameterSearch(queries=queries),)

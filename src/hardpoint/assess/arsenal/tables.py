@@ -30,7 +30,7 @@ class Tables:
             Stage(CAPGD(steps=20, random_start=True)),
             Stage(near, left=0.5),
             Stage(far, left=0.25),
-            Stage(TableSearch(queries=2000), left=0.1, sampled=False),
+            Stage(TableSearch(queries=2000), left=0.1, sampled=False, rugged=True),
         )
 
     def standard(self) -> tuple[Stage, ...]:
@@ -45,6 +45,9 @@ class Tables:
 
     def extra(self) -> tuple[Attack, ...]:
         return longer(self.targets)
+
+    def evasions(self) -> tuple[Attack, ...]:
+        return CAPGD(loss="selective", steps=50), CAPGD(loss="bare", steps=50)
 
     def by_scores(self, queries: int, *, thorough: bool = False) -> tuple[Attack, ...]:
         return (TableSearch(queries=queries),)

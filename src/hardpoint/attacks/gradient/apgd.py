@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hardpoint.attacks.base import StandaloneAttack
-from hardpoint.attacks.losses import Loss, goal_loss, targeted
+from hardpoint.attacks.losses import Loss, goal_loss, goal_loss_to
 from hardpoint.core.access import Access
 from hardpoint.core.errors import ThreatError
 from hardpoint.core.rows import per_row
@@ -96,7 +96,7 @@ class APGD(StandaloneAttack):
         loss = Loss.parse(self.loss)
         if self.target_rank is None or not isinstance(task.goal, Untargeted):
             return goal_loss(loss, scores, task.y, task.goal)
-        return targeted(loss, scores, task.y, target_of_rank(task, self.target_rank))
+        return goal_loss_to(loss, scores, task.y, task.goal, target_of_rank(task, self.target_rank))
 
     def start(self, task: Task) -> APGDState:
         return self.start_at(task.region.sample(task.rng, task.index), task)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hardpoint.attacks.base import StandaloneAttack
 from hardpoint.attacks.gradient.apgd import target_of_rank
-from hardpoint.attacks.losses import Loss, goal_loss, targeted
+from hardpoint.attacks.losses import Loss, goal_loss, goal_loss_to
 from hardpoint.core.access import Access
 from hardpoint.core.errors import ThreatError
 from hardpoint.core.rows import per_row
@@ -95,7 +95,9 @@ class MultiTargeted(StandaloneAttack):
         if not isinstance(task.goal, Untargeted):
             return goal_loss(Loss.MARGIN, scores, task.y, task.goal)
         leg, _, _ = self._place(task.turn)
-        return targeted(Loss.MARGIN, scores, task.y, target_of_rank(task, self._rank(leg, state.order)))
+        return goal_loss_to(
+            Loss.MARGIN, scores, task.y, task.goal, target_of_rank(task, self._rank(leg, state.order))
+        )
 
     def step(self, state: MultiTargetedState, reply: Reply, task: Task) -> MultiTargetedState:
         assert reply.gradient is not None and reply.value is not None  # noqa: PT018

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hardpoint.attacks.base import StandaloneAttack
 from hardpoint.attacks.gradient.apgd import target_of_rank
-from hardpoint.attacks.losses import Loss, targeted
+from hardpoint.attacks.losses import Loss, goal_loss_to
 from hardpoint.attacks.minimal.best import Best, check_counts, reaches_goal
 from hardpoint.attacks.minimal.nearest import Nearest, to_boundary
 from hardpoint.attacks.minimal.norms import Norm, moved, norm_of
@@ -98,7 +98,7 @@ class FAB(StandaloneAttack):
     def objective(self, scores: Tensor, task: Task, state: FABState) -> Tensor:
         if self.targets is None or not isinstance(task.goal, Untargeted):
             return state.nearest.objective(scores, task)
-        return targeted(Loss.MARGIN, scores, task.y, target_of_rank(task, state.leg + 1))
+        return goal_loss_to(Loss.MARGIN, scores, task.y, task.goal, target_of_rank(task, state.leg + 1))
 
     def start(self, task: Task) -> FABState:
         norm_of(task, "FAB", *_NORMS)

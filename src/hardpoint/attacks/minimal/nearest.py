@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hardpoint.attacks.losses import Loss, targeted
+from hardpoint.attacks.losses import Loss, goal_loss_to
 from hardpoint.attacks.minimal.hyperplane import onto_hyperplane
 from hardpoint.attacks.minimal.norms import Norm, room
 from hardpoint.core.rows import per_row, put_rows, take_rows
@@ -62,7 +62,9 @@ class Nearest:
             return margin
         slot = self.slot.clamp(max=self.order.shape[1] - 1).unsqueeze(1)  # rows that are done ride along
         label = self.order.gather(1, slot).squeeze(1).clamp_min(0)
-        return torch.where(self.slot == 0, margin, targeted(Loss.MARGIN, scores, task.y, label))
+        return torch.where(
+            self.slot == 0, margin, goal_loss_to(Loss.MARGIN, scores, task.y, task.goal, label)
+        )
 
     def heard(self, point: Tensor, reply: Reply, task: Task, norm: Norm) -> Nearest:
         """With the reply about ``point``."""
