@@ -34,7 +34,7 @@ def examined(monkeypatch):
     def look(net, ball=BALL, passes=2, **settings):
         seen = []
 
-        def keep(session, table, stages, again=None):
+        def keep(session, table, stages, *_):
             seen.append((Pilot.of(session, table), table, stages))
             return Strength()
 

@@ -100,13 +100,13 @@ class Run:
             with self.executor.open(do_piece, self.session) as pool:
                 self._clean(pool)
                 stages = self._stages(pool, range(len(self.session.stages)))
-                strength = self._strength(stages)
+                strength = self._strength(pool, stages)
                 reasons = (*self.prepared.diagnosis.misleading, *strength.misleading)
                 allowed = self.session.threat.perturbation.eps > 0
                 if reasons and allowed and self.session.wider and not self.out_of_time:
                     start, end = len(self.session.stages), len(self.session.every_stage)
                     stages += self._stages(pool, range(start, end))
-                    strength = self._strength(stages, strength).after(strength, reasons, stages[start:])
+                    strength = self._strength(pool, stages, strength).after(strength, reasons, stages[start:])
         except BaseException as error:
             if self.run is not None and self.run.exists:
                 interrupted = isinstance(error, KeyboardInterrupt)
@@ -135,11 +135,13 @@ class Run:
         held = InMemory(tuple(self.examples))
         return held if self.folder is None else Joined((InFolder(self.folder), held))
 
-    def _strength(self, stages: tuple[StageRecord, ...], again: Strength | None = None) -> Strength:
+    def _strength(
+        self, pool: Pool, stages: tuple[StageRecord, ...], again: Strength | None = None
+    ) -> Strength:
         if self.out_of_time:
             return again or Strength()
         self.display.begin("checking the attack's strength", 1)
-        strength = measure_strength(self.session, self.table, stages, again)
+        strength = measure_strength(self.session, self.table, stages, again, pool)
         if self.session.deadline.passed:  # checks that were cut short say nothing
             self.display.end("out of time")
             why = "the time ran out during the checks"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -103,11 +103,21 @@ class Piece:
         """The name of its file in the run folder."""
         return f"clean-{self.number:05d}" if self.stage < 0 else f"s{self.stage:02d}-{self.number:05d}"
 
+    def do(self, session: Session) -> Arrays:
+        """The results, as arrays for the run folder; the same on every worker."""
+        with preserved_random_state(seed=Rng(session.seed).fork(self.name).stream % 2**63):
+            return _clean(session, self) if self.stage < 0 else _attack(session, self)
 
-def do_piece(session: Session, piece: Piece) -> Arrays:
-    """The results of a piece, as arrays for the run folder; the same on every worker."""
-    with preserved_random_state(seed=Rng(session.seed).fork(piece.name).stream % 2**63):
-        return _clean(session, piece) if piece.stage < 0 else _attack(session, piece)
+
+class Job(Protocol):
+    """A piece of work of any kind, which knows how it is done."""
+
+    def do(self, session: Session) -> Any: ...
+
+
+def do_piece(session: Session, piece: Job) -> Any:
+    """The result of a piece, on any worker."""
+    return piece.do(session)
 
 
 def _clean(session: Session, piece: Piece) -> Arrays:
