@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from defence_records import THRESHOLDS, defence, hostile_defence, refusing_assessment
 from report_records import (
     bare_assessment,
     black_box_assessment,
@@ -68,6 +69,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "full": write_html(folder / "full.html", FULL_RUN, header(assessments=["l1-9"])),
         "hostile": write_html(folder / "hostile.html", HOSTILE_RUN, header()),
         "empty": write_html(folder / "empty.html", [], {}),
+        "defence": write_html(
+            folder / "defence.html",
+            [refusing_assessment()],
+            header(),
+            [defence(thresholds=THRESHOLDS), hostile_defence()],
+        ),
         "compare": write_comparison_html(folder / "c.html", compare([image_assessment()], [better])),
     }
     return {name: file.as_uri() for name, file in files.items()}
@@ -85,7 +92,7 @@ def show(browser: Any, address: str, width: int = 1100, theme: str = "light") ->
     browser.execute_script("localStorage.clear()")
 
 
-NAMES = ["full", "hostile", "empty", "compare"]
+NAMES = ["full", "hostile", "empty", "compare", "defence"]
 
 
 @pytest.mark.parametrize("name", NAMES)

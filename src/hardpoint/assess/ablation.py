@@ -2,111 +2,119 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hardpoint.assess.assess import assess
+from hardpoint.assess.answers import answers
+from hardpoint.assess.assess import as_code, as_dataset, assess
 from hardpoint.assess.cascade import Mode
+from hardpoint.assess.columns import aligned, percent
+from hardpoint.assess.parts import Part, added_ms, parts_of, stack_of
 from hardpoint.assess.progress import Progress
 from hardpoint.assess.result import Result
-from hardpoint.core.access import Access
 from hardpoint.core.errors import ModelError
-from hardpoint.defenses.defended import DefendedModel, defended_network, described
+from hardpoint.data import Dataset
+from hardpoint.defenses.defended import DefendedModel
 from hardpoint.engine.budget import Budget
-from hardpoint.engine.clean import answers_vary, clean_answers
-from hardpoint.engine.guard import preserved_random_state
-from hardpoint.evidence.defence import Worth
+from hardpoint.evidence.assessment import Status
+from hardpoint.evidence.defence import DefenceRecord, PartRecord, ThresholdRecord, Worth
 from hardpoint.evidence.rate import Rate
-from hardpoint.models.base import Model, refusal_of
-from hardpoint.threats.goals import Untargeted
+from hardpoint.evidence.store import RunFolder
+from hardpoint.report.html import write_html
+from hardpoint.report.reading import weaknesses
+from hardpoint.threats.goals import Goal, Untargeted
 from hardpoint.threats.perturbation import Perturbation
 from hardpoint.threats.threat import Threat
 
+HIDDEN = 0.1
+"""A part that adds nothing and whose naive number is higher than the adaptive one by this much hides."""
+_SERVED = 32  # inputs at once, when time is taken
 
-@dataclass(frozen=True)
-class PartRow:
-    """One part of a defence by itself, or the whole.
+
+@dataclass(frozen=True, eq=False)
+class Ablation:
+    """The undefended model, every part alone, and all together.
 
     Attributes:
-        name: of the part.
-        clean: inputs answered right, and accepted, without an attack.
-        naive: those that stand against examples made for the undefended model. Never to be read without the next.
-        adaptive: those that stand against an attacker who knows the part.
-        worth: what the difference to the undefended model says; of a detector, that to the stages without it.
-        result: the adaptive assessment.
+        record: everything that was measured, as reports read it.
+        undefended: the assessment of the model without its defences.
+        results: the adaptive assessments, one for each of ``parts``.
+        run: the run folder that holds the record under ``name``, if any does.
     """
 
-    name: str
-    clean: Rate
-    naive: Rate
-    adaptive: Rate
-    worth: Worth
-    result: Result
-
-    def describe(self) -> dict[str, Any]:
-        """JSON-ready."""
-        rates = {name: getattr(self, name).describe() for name in ("clean", "naive", "adaptive")}
-        return {"name": self.name, **rates, "worth": self.worth.value}
-
-
-@dataclass(frozen=True)
-class Ablation:
-    """The undefended model, every part alone, and all together."""
-
+    record: DefenceRecord
     undefended: Result
-    parts: tuple[PartRow, ...]
+    results: tuple[Result, ...]
+    name: str
+    run: RunFolder | None = None
 
     @property
-    def whole(self) -> PartRow:
-        """All parts together."""
-        return self.parts[-1]
+    def parts(self) -> tuple[PartRecord, ...]:
+        """Each part alone, the last row all together."""
+        return self.record.parts
 
-    def describe(self) -> dict[str, Any]:
-        """JSON-ready."""
-        alone = self.undefended
-        rates = {"clean": alone.clean_accuracy.describe(), "adaptive": alone.robust_accuracy.describe()}
-        return {"undefended": rates, "parts": [part.describe() for part in self.parts]}
+    @property
+    def whole(self) -> PartRecord:
+        """All parts together."""
+        return self.record.parts[-1]
+
+    def with_thresholds(self, rows: Iterable[ThresholdRecord]) -> Ablation:
+        """The same with what other thresholds would do, in the run folder as well where there is one."""
+        record = replace(self.record, thresholds=tuple(rows))
+        if self.run is not None:
+            self.run.write_defence(self.name, record)
+        return replace(self, record=record)
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write the report, one self-contained HTML file: the defence first, then every assessment behind it."""
+        records = [result.record for result in (self.undefended, *self.results)]
+        return write_html(Path(path), records, self.results[-1].header, [self.record])
 
     def __str__(self) -> str:
         """A table; the naive number never stands without the adaptive one."""
-        rows = [("part", "clean", "naive", "adaptive", "worth")]
-        alone = self.undefended
-        bare = _percent(alone.robust_accuracy)
-        rows.append(("undefended", _percent(alone.clean_accuracy), bare, bare, ""))
+        bare = percent(self.record.robust)
+        rows = [
+            ("part", "clean", "naive", "adaptive", "worth"),
+            ("undefended", percent(self.record.clean), bare, bare, ""),
+        ]
         rows += [
-            (p.name, _percent(p.clean), _percent(p.naive), _percent(p.adaptive), p.worth.value)
+            (p.name, percent(p.clean), percent(p.naive), percent(p.adaptive), p.worth.value)
             for p in self.parts
         ]
-        wide = [max(len(row[i]) for row in rows) for i in range(5)]
-        return "\n".join(
-            "  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows
-        )
-
-
-HIDDEN = 0.1
-"""A part that adds nothing and whose naive number is higher than the adaptive one by this much hides."""
+        return aligned(rows)
 
 
 def ablate(
     model: DefendedModel,
-    x: Tensor,
-    y: Tensor,
+    x: Any,
+    y: Any = None,
     *,
     threat: Threat | Perturbation,
     mode: Mode | str = "fast",
     seed: int = 0,
     budget: Budget | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
     progress: bool | Progress = True,
+    resume: bool = False,
     batch_size: int | None = None,
+    name: str | None = None,
 ) -> Ablation:
     """Assess a defended model without its defences, with each of them alone, and with all.
 
     Args:
         model: what ``hp.Defended`` made of a network.
         x, y, threat, mode, seed, budget, progress, batch_size: as for ``assess``.
+        run_dir: folder that keeps every assessment, and the record of the defence; an interrupted run continues with
+            ``resume``.
+        resume: continue the run in ``run_dir``, or add this ablation to it.
+        name: what the record is called in the run folder, and the assessments begin with; the threat's name by default.
 
     Raises:
         ModelError: for a model without defences.
@@ -114,66 +122,114 @@ def ablate(
     """
     if not isinstance(model, DefendedModel) or not (model.stages or model.alarms):
         raise ModelError("there is no defence to take apart", "give what hp.Defended(network, [...]) returns")
-    x, y = torch.as_tensor(x), torch.as_tensor(y).flatten()
+    data, parts, wanted = as_dataset(x, y), parts_of(model), Threat.of(threat)
+    name = name or wanted.name
+    run = RunFolder(run_dir) if run_dir is not None else None
+    names = [
+        f"{name}-{number}-{_slug(part)}"
+        for number, part in enumerate(("undefended", *(p.name for p in parts)))
+    ]
     settings: dict[str, Any] = {"threat": threat, "mode": mode, "seed": seed, "progress": progress}
-    settings |= {"budget": budget, "batch_size": batch_size}
-
-    def judged(name: str, part: DefendedModel, without: Result) -> PartRow:
-        result = assess(part, x, y, name=name, **settings)
-        standing = _standing(part, x, alone.adversarial, y, Threat.of(threat), seed)
-        naive = Rate.of(int(standing.sum()), len(y))
-        worth = _worth(without.broken, result.broken, naive)
-        return PartRow(name, result.clean_accuracy, naive, result.robust_accuracy, worth, result)
-
-    base, stages, alarms = model.undefended, model.stages, model.alarms
-    alone = assess(base, x, y, name="undefended", **settings)
-    if len(stages) + len(alarms) == 1:
-        return Ablation(alone, (judged(_name_of(model), model, alone),))
-    rows = [judged(str(described(s)["kind"]), defended_network(base, [s]), alone) for s in stages]
-    if alarms and len(stages) > 1:
-        rows.append(judged("all stages", defended_network(base, stages), alone))
-    without = rows[-1].result if rows else alone
-    behind = " behind them" if stages else ""
-    if len(alarms) > 1:
-        rows += [
-            judged(a.detector.name + behind, defended_network(base, stages, [a]), without) for a in alarms
-        ]
-    return Ablation(alone, (*rows, judged("all together", model, alone)))
+    settings |= {"budget": budget, "batch_size": batch_size, "run_dir": run_dir}
+    settings["header"] = {"assessments": names, "code": as_code("ablate", threat, mode, seed)}
+    alone = assess(model.undefended, data, name=names[0], resume=resume, **settings)
+    results = tuple(
+        assess(part.model, data, name=called, resume=run is not None, **settings)
+        for part, called in zip(parts, names[1:], strict=True)
+    )
+    record = DefenceRecord(
+        stack=stack_of(model),
+        threat=alone.record.threat,
+        clean=alone.clean_accuracy,
+        robust=alone.robust_accuracy,
+        parts=_judged(parts, alone, results, data, wanted.goal, seed),
+        assessment=names[0],
+        doubts=tuple(weaknesses(alone.record)),
+    )
+    if run is not None:
+        earlier = run.defence(name)
+        record = replace(record, thresholds=earlier.thresholds if earlier is not None else ())
+        run.write_defence(name, record)
+    return Ablation(record, alone, results, name, run)
 
 
-def _name_of(model: DefendedModel) -> str:
-    return model.alarms[0].detector.name if model.alarms else str(described(model.stages[0])["kind"])
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "part"
 
 
-def _standing(part: Model, x: Tensor, adversarial: Tensor, y: Tensor, threat: Threat, seed: int) -> Tensor:
-    """Bool ``[n]``: answered right as they are, and not led astray by examples that were made for another model."""
-    goal = Untargeted(refusal=refusal_of(part)) if isinstance(threat.goal, Untargeted) else threat.goal
-    everyone, seen = torch.arange(len(x)), min(part.access, Access.SCORES)
-    with preserved_random_state(seed=seed % 2**63):
-        is_random = answers_vary(part, seen, x[:64])
-        labels = [
-            clean_answers(part, seen, points, everyone, is_random=is_random).labels
-            for points in (x, adversarial)
-        ]
-    return (labels[0] == y) & ~goal.reached(labels[1], y)
+def _judged(
+    parts: Sequence[Part], alone: Result, results: Sequence[Result], data: Dataset, goal: Goal, seed: int
+) -> tuple[PartRecord, ...]:
+    """What the assessments say of each part, and what it costs."""
+    few, _ = data.rows(torch.arange(min(len(data), _SERVED)))
+    times = added_ms(parts, few.to(parts[0].model.device))
+    judged: dict[str | None, Result] = {None: alone}
+    records = []
+    for part, result, ms in zip(parts, results, times, strict=True):
+        won, lost = differing(judged[part.against].broken, result.broken)
+        naive = _naive(part.model, alone, result, goal, seed)
+        records.append(
+            PartRecord(
+                name=part.name,
+                kind=part.kind,
+                against=part.against,
+                clean=result.clean_accuracy,
+                refused=_refused(part.model, result),
+                naive=naive,
+                adaptive=result.robust_accuracy,
+                won=won,
+                lost=lost,
+                worth=worth_of(won, lost, hidden=(naive.count - result.robust_accuracy.count) / naive.n),
+                added_ms=ms,
+                assessment=result.record.name,
+                doubts=tuple(weaknesses(result.record)),
+            )
+        )
+        judged[part.name] = result
+    return tuple(records)
 
 
-def _worth(broken_without: Tensor, broken_with: Tensor, naive: Rate) -> Worth:
-    """An exact one-sided sign test on the inputs about which the two differ (McNemar 1947)."""
+def _refused(model: DefendedModel, result: Result) -> Rate | None:
+    if model.refusal is None:
+        return None
+    answered = result.record.outcomes.clean_prediction
+    return Rate.of(int((answered == model.refusal).sum()), len(answered))
+
+
+def _naive(model: DefendedModel, alone: Result, result: Result, goal: Goal, seed: int) -> Rate:
+    """What is answered right as it is, and not led astray by examples that were made for the undefended model."""
+    outcomes = result.record.outcomes
+    if isinstance(goal, Untargeted):
+        goal = Untargeted(refusal=model.refusal)
+    standing = torch.from_numpy(outcomes.status != Status.CLEAN_ERROR)
+    label = torch.from_numpy(outcomes.label)
+    for positions, examples in alone.examples():
+        if len(positions):
+            reached = goal.reached(answers(model, examples, seed), label[positions])
+            standing[positions] &= ~reached
+    return Rate.of(int(standing.sum()), len(outcomes))
+
+
+def differing(broken_without: Tensor, broken_with: Tensor) -> tuple[int, int]:
+    """How many inputs stand only with a part, and only without it."""
+    won, lost = broken_without & ~broken_with, broken_with & ~broken_without
+    return int(won.sum()), int(lost.sum())
+
+
+def worth_of(won: int, lost: int, *, hidden: float) -> Worth:
+    """What a part is worth: an exact one-sided sign test on the inputs about which the two differ (McNemar 1947).
+
+    Args:
+        won, lost: how many inputs stand only with it, and only without it.
+        hidden: by how much the naive share that stands exceeds the adaptive one.
+    """
     from scipy.stats import binom
-
-    won = int((broken_without & ~broken_with).sum())
-    lost = int((broken_with & ~broken_without).sum())
 
     def beyond_chance(more: int) -> bool:
         return float(binom.sf(more - 1, won + lost, 0.5)) < 0.05
 
     if won > lost and beyond_chance(won):
         return Worth.ADDS
-    if naive.value - float((~broken_with).double().mean()) >= HIDDEN:
+    if hidden >= HIDDEN:
         return Worth.HIDES
     return Worth.HARMS if lost > won and beyond_chance(lost) else Worth.NOTHING
-
-
-def _percent(rate: Rate) -> str:
-    return f"{100 * rate.value:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"

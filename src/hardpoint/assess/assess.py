@@ -99,7 +99,7 @@ def assess(
         )
         about = {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "code": _as_code(threat, prepared.mode, seed),
+            "code": as_code("assess", threat, prepared.mode, seed),
             **(header or {}),
             "environment": describe_environment(),
         }
@@ -127,7 +127,7 @@ def as_dataset(x: Any, y: Any) -> Dataset:
     return x if isinstance(x, Dataset) and y is None else MemoryDataset(x, y)
 
 
-def _as_code(threat: Threat | Perturbation, mode: Mode | str, seed: int) -> str:
+def as_code(verb: str, threat: Threat | Perturbation, mode: Mode | str, seed: int) -> str:
     """The call, for the report's section on reproducing it."""
     what = threat if isinstance(threat, Perturbation) else Threat.of(threat)
-    return f"hp.assess(model, x, y, threat={what!r}, mode={Mode.parse(mode).value!r}, seed={seed})"
+    return f"hp.{verb}(model, x, y, threat={what!r}, mode={Mode.parse(mode).value!r}, seed={seed})"

@@ -17,7 +17,7 @@ from hardpoint.assess.work import Session, Table
 from hardpoint.evidence.assessment import Assessment, Examples, StageRecord, Status
 from hardpoint.evidence.finding import Finding, Severity, finding
 from hardpoint.evidence.rate import Rate
-from hardpoint.models.base import Differentiable
+from hardpoint.models.base import Differentiable, Model, refusal_of
 
 _SHOWN = 12
 _INVALID_SHARE = 0.01
@@ -59,7 +59,7 @@ def make_record(
         found.append(finding("HP402", "the model cannot be copied, or a copy of it answers differently"))
     return Assessment(
         name=prepared.name,
-        model=model.describe(),
+        model=_told(model),
         data=session.data.describe(),
         threat=session.threat.describe(),
         mode=prepared.mode.value,
@@ -85,6 +85,12 @@ def make_record(
         complete=not budget_spent,
         metrics=table_metrics(outcomes, session.data.shape),
     )
+
+
+def _told(model: Model) -> dict[str, Any]:
+    """What the model says of itself, and which of its answers is a refusal."""
+    refusal = refusal_of(model)
+    return model.describe() if refusal is None else {**model.describe(), "refusal": refusal}
 
 
 def _unattackable(table: Table) -> list[Finding]:

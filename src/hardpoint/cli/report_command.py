@@ -11,7 +11,7 @@ from typing import Any
 from hardpoint.cli.console import say, say_json
 from hardpoint.cli.exits import Exit
 from hardpoint.core.errors import NothingToTest
-from hardpoint.evidence import Assessment, RunFolder
+from hardpoint.evidence import Assessment, DefenceRecord, RunFolder
 from hardpoint.evidence.store import write_atomically
 from hardpoint.report import compare, junit, sarif, summary_json, write_comparison_html
 from hardpoint.report.html import page_of
@@ -25,12 +25,18 @@ def _json_text(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
-_WRITERS: dict[str, Callable[[Sequence[Assessment], dict[str, Any]], str]] = {
-    "html": page_of,
-    "json": lambda records, header: _json_text(summary_json(records, header)),
-    "sarif": lambda records, header: _json_text(sarif(records, header)),
-    "junit": junit,
+_Held = tuple[list[Assessment], dict[str, Any], list[DefenceRecord]]
+_WRITERS: dict[str, Callable[[_Held], str]] = {
+    "html": lambda held: page_of(*held),
+    "json": lambda held: _json_text(summary_json(*held)),
+    "sarif": lambda held: _json_text(sarif(*held[:2])),
+    "junit": lambda held: junit(*held[:2]),
 }
+
+
+def _held(run: RunFolder) -> _Held:
+    """What a run folder holds: finished assessments, the header, what was measured of defences."""
+    return run.read(), run.header(), run.defences()
 
 
 def write_formats(run: RunFolder, formats: Sequence[str] = FORMS) -> dict[str, Path]:
@@ -39,10 +45,10 @@ def write_formats(run: RunFolder, formats: Sequence[str] = FORMS) -> dict[str, P
     Raises:
         RunError: when the folder holds no run, is damaged, or cannot be written.
     """
-    header, records = run.header(), run.read()
+    held = _held(run)
     files = {form: run.path / _NAMES[form] for form in FORMS if form in formats}
     for form, path in files.items():
-        write_atomically(path, _WRITERS[form](records, header).encode("utf-8"))
+        write_atomically(path, _WRITERS[form](held).encode("utf-8"))
     return files
 
 
@@ -51,8 +57,8 @@ def run(
 ) -> int:
     """Rebuild the report of the run in ``path``, or compare it with ``other``."""
     first = RunFolder(path)
-    header, records = first.header(), first.read()
-    if not records:
+    held = _held(first)
+    if not held[0]:
         raise NothingToTest(
             f"{path} holds no finished assessment", "finish it with: hardpoint assess --resume"
         )
@@ -60,7 +66,7 @@ def run(
         page, written = _compare(first, RunFolder(other), out)
     elif out is not None:
         form = _SUFFIXES.get(out.suffix.lower(), "html")
-        write_atomically(out, _WRITERS[form](records, header).encode("utf-8"))
+        write_atomically(out, _WRITERS[form](held).encode("utf-8"))
         page, written = out, {form: out}
     else:
         written = write_formats(first)

@@ -10,7 +10,7 @@ from hardpoint.evidence.assessment import (
     Status,
     Verdict,
 )
-from hardpoint.evidence.defence import DefenceRecord, PartKind, PartRecord, ThresholdRecord, Worth
+from hardpoint.evidence.defence import DefenceRecord, PartKind, PartRecord, StackPart, ThresholdRecord, Worth
 from hardpoint.evidence.finding import Finding, Severity, finding
 from hardpoint.evidence.rate import Rate
 from hardpoint.evidence.store import AssessmentFolder, RunFolder
@@ -29,6 +29,7 @@ __all__ = [
     "Rate",
     "RunFolder",
     "Severity",
+    "StackPart",
     "StageRecord",
     "Status",
     "ThresholdRecord",

@@ -7,6 +7,7 @@ Layout::
     RUN/assessments/NAME/units/*.npz      finished pieces of work, never rewritten
     RUN/assessments/NAME/inputs.npy       the originals, where they came from memory
     RUN/assessments/NAME/assessment.json  the record, outcomes.npz and examples.npz beside it
+    RUN/defences/NAME.json                what the parts of a defended model are worth
 
 Every file is written beside its place and renamed into it, so a file that exists is complete.
 """
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 
 from hardpoint.core.errors import RunError
 from hardpoint.evidence.assessment import SCHEMA_VERSION, Assessment, Examples, Outcomes
+from hardpoint.evidence.defence import DEFENCE_SCHEMA_VERSION, DefenceRecord
 
 _FILE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 _PART = ".part-"
@@ -91,6 +93,20 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """``value`` as readable JSON at ``path``, atomically; infinities and NaN become null."""
     write_atomically(path, (json.dumps(finite(dict(value)), indent=1, allow_nan=False) + "\n").encode())
+
+
+def _check_schema(path: Path, value: Mapping[str, Any], wanted: int) -> None:
+    if value.get("schema") != wanted:
+        raise RunError(
+            f"{path} has schema {value.get('schema')}, this version reads {wanted}",
+            "use the version of Hardpoint that wrote it",
+        )
+
+
+def _plain_name(name: str) -> str:
+    if not _FILE.match(name):
+        raise RunError(f"assessment name {name!r} is not a plain file name", "use letters, digits, - and _")
+    return name
 
 
 def _first_difference(old: Any, new: Any, name: str = "") -> tuple[str, Any, Any]:
@@ -192,11 +208,7 @@ class AssessmentFolder:
         if not self.is_finished:
             raise RunError(f"{self.path} is not finished", "finish it with hardpoint assess --resume")
         value = read_json(self.path / "assessment.json")
-        if value.get("schema") != SCHEMA_VERSION:
-            raise RunError(
-                f"{self.path} has schema {value.get('schema')}, this version reads {SCHEMA_VERSION}",
-                "use the version of Hardpoint that wrote it",
-            )
+        _check_schema(self.path, value, SCHEMA_VERSION)
         examples = self.path / "examples.npz"
         try:
             return Assessment.from_json(
@@ -266,11 +278,7 @@ class RunFolder:
 
     def assessment(self, name: str) -> AssessmentFolder:
         """The folder of the assessment ``name``; raises ``RunError`` for a name that is no plain file name."""
-        if not _FILE.match(name):
-            raise RunError(
-                f"assessment name {name!r} is not a plain file name", "use letters, digits, - and _"
-            )
-        return AssessmentFolder(self.path / "assessments" / name)
+        return AssessmentFolder(self.path / "assessments" / _plain_name(name))
 
     def names(self) -> list[str]:
         """The assessments in the order they were run."""
@@ -280,6 +288,31 @@ class RunFolder:
     def read(self) -> list[Assessment]:
         """Every finished assessment, in order."""
         return [folder.read() for name in self.names() if (folder := self.assessment(name)).is_finished]
+
+    def write_defence(self, name: str, record: DefenceRecord) -> None:
+        """Write what was measured of a defended model; raises ``RunError`` as ``assessment`` does."""
+        write_json(self.path / "defences" / f"{_plain_name(name)}.json", record.to_json())
+
+    def defence(self, name: str) -> DefenceRecord | None:
+        """What was measured of a defended model under ``name``; None where nothing was.
+
+        Raises:
+            RunError: when the record is damaged or from another version.
+        """
+        file = self.path / "defences" / f"{_plain_name(name)}.json"
+        if not file.exists():
+            return None
+        value = read_json(file)
+        _check_schema(file, value, DEFENCE_SCHEMA_VERSION)
+        try:
+            return DefenceRecord.from_json(value)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{file} is damaged ({error})", "delete it and resume the ablation") from None
+
+    def defences(self) -> list[DefenceRecord]:
+        """Every record of a defended model, by name."""
+        names = sorted(p.stem for p in (self.path / "defences").glob("*.json") if _FILE.match(p.name))
+        return [record for name in names if (record := self.defence(name)) is not None]
 
 
 def finite(value: Any) -> Any:

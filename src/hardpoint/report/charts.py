@@ -204,14 +204,20 @@ def _whisker(x: float, mark: Mark, gate: float | None) -> str:
     )
 
 
-def bar(rate: Rate, *, gate: float | None = None, clean: Rate | None = None) -> str:
-    """One horizontal bar from 0 to 100 % as wide as its place, with the interval as a whisker below."""
-    described = f"{percent(rate.value)}, interval {interval(rate)}, n = {rate.n}"
+def bar(
+    rate: Rate, *, gate: float | None = None, clean: Rate | None = None, name: str = "", pale: bool = False
+) -> str:
+    """One horizontal bar from 0 to 100 % as wide as its place, with the interval as a whisker below.
+
+    ``name`` says what is drawn to who cannot see it; ``pale`` draws it in the colour of what stands back.
+    """
+    described = f"{name} {percent(rate.value)}, interval {interval(rate)}, n = {rate.n}".lstrip()
     parts = ['<rect class="track" width="100%" y="2" height="10" rx="2"/>']
     if clean is not None:
         parts.append(f'<rect class="clean" width="{_share(clean.value)}" y="2" height="10" rx="2"/>')
         described += f"; clean accuracy {percent(clean.value)}"
-    parts.append(f'<rect class="fill" width="{_share(rate.value)}" y="2" height="10" rx="2"/>')
+    fill = "clean" if pale else "fill"
+    parts.append(f'<rect class="{fill}" width="{_share(rate.value)}" y="2" height="10" rx="2"/>')
     low, high = _share(rate.low), _share(rate.high)
     parts.append(f'<line class="whisker" x1="{low}" x2="{high}" y1="17" y2="17"/>')
     parts += [f'<line class="whisker" x1="{end}" x2="{end}" y1="14" y2="20"/>' for end in (low, high)]

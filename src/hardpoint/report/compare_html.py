@@ -13,7 +13,15 @@ from hardpoint.evidence.store import write_atomically
 from hardpoint.report import charts, words
 from hardpoint.report.compare import Comparison, ThreatComparison
 from hardpoint.report.html import render
-from hardpoint.report.reading import by_severity, class_name, tool_version, weaknesses
+from hardpoint.report.reading import (
+    by_severity,
+    class_name,
+    defences,
+    model_name,
+    refusal,
+    tool_version,
+    weaknesses,
+)
 from hardpoint.report.view import FindingView, finding_view
 
 MAX_FLIPS = 200
@@ -105,7 +113,7 @@ def _panel(t: ThreatComparison, position: int, names: tuple[str, str]) -> Panel:
     return Panel(
         record=t,
         anchor=f"t{position}",
-        title=words.perturbation_text(t.a.threat),
+        title=words.perturbation_text(t.a.threat) + (f" · {model_name(t.b)}" if defences(t.b) else ""),
         tone=tone,
         word=word,
         say=say,
@@ -134,6 +142,9 @@ def _flips(t: ThreatComparison) -> list[Flip]:
 def _state(record: Assessment, row: int) -> str:
     status = Status(int(record.outcomes.status[row]))
     text = _STATUS[status]
+    answer = int(record.outcomes.final_prediction[row])
+    if status is Status.CLEAN_ERROR and answer == refusal(record):
+        return "refused without attack"
     if status in (Status.CLEAN_ERROR, Status.BROKEN):
-        text += f", answers {class_name(record, int(record.outcomes.final_prediction[row]))}"
+        text += f", answers {class_name(record, answer)}"
     return text

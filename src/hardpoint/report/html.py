@@ -14,10 +14,20 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from hardpoint.evidence import Assessment
+from hardpoint.evidence import Assessment, DefenceRecord
 from hardpoint.evidence.store import finite, write_atomically
 from hardpoint.report import words
-from hardpoint.report.reading import data_name, environment, model_name, overall, tool_version, unfinished
+from hardpoint.report.defences import DefenceView, defence_view
+from hardpoint.report.reading import (
+    data_name,
+    environment,
+    model_name,
+    network_name,
+    overall,
+    threat_name,
+    tool_version,
+    unfinished,
+)
 from hardpoint.report.view import FIRST_CLASSES, Detail, Section, section
 
 MAX_BYTES = 2_000_000
@@ -77,13 +87,16 @@ def render(template: str, **values: Any) -> str:
 
 
 def write_html(
-    path: str | os.PathLike[str], assessments: Sequence[Assessment], header: Mapping[str, Any]
+    path: str | os.PathLike[str],
+    assessments: Sequence[Assessment],
+    header: Mapping[str, Any],
+    defences: Sequence[DefenceRecord] = (),
 ) -> Path:
     """Write the report page of a run; returns where it is.
 
     Of the header the page shows ``command`` and ``code`` (how to repeat the run, at a shell and in Python),
     ``created``, ``status``, ``environment`` (its strings, and its ``versions`` by name), ``assessments`` (the
-    planned names), and the whole of it folded away.
+    planned names), and the whole of it folded away. What was measured of ``defences`` comes first.
     Examples are left out, and the page says so, where it would exceed 2 MB.
 
     Raises:
@@ -94,18 +107,22 @@ def write_html(
     ...     write_html(Path(folder) / "report.html", [], {"created": "2025-01-01"}).name
     'report.html'
     """
-    page = page_of(assessments, header)
+    page = page_of(assessments, header, defences)
     target = Path(path)
     write_atomically(target, page.encode("utf-8"))
     return target
 
 
-def page_of(assessments: Sequence[Assessment], header: Mapping[str, Any]) -> str:
+def page_of(
+    assessments: Sequence[Assessment], header: Mapping[str, Any], defences: Sequence[DefenceRecord] = ()
+) -> str:
     """The report page as text, at most 2 MB where leaving out examples and class bars achieves that."""
     page = ""
     for detail in _DETAILS:
         sections = [section(a, i, detail) for i, a in enumerate(assessments, start=1)]
-        page = render("report.html.j2", **_values(sections, assessments, header, detail))
+        anchors = {s.record.name: s.anchor for s in sections}
+        views = [defence_view(d, i, anchors) for i, d in enumerate(defences, start=1)]
+        page = render("report.html.j2", **_values(sections, views, header, detail))
         if len(page.encode("utf-8")) <= MAX_BYTES:
             break
     return page
@@ -113,17 +130,22 @@ def page_of(assessments: Sequence[Assessment], header: Mapping[str, Any]) -> str
 
 def _values(
     sections: Sequence[Section],
-    assessments: Sequence[Assessment],
+    defences: Sequence[DefenceView],
     header: Mapping[str, Any],
     detail: Detail,
 ) -> dict[str, Any]:
-    models = list(dict.fromkeys(model_name(a) for a in assessments))
+    assessments = [s.record for s in sections]
+    covered = {name for view in defences for name in view.covers}
     hashes = {(s.model, str(s.record.model.get("sha256") or "")) for s in sections}
     data = {(data_name(a), str(a.data.get("sha256") or "")) for a in assessments}
     lines = json.dumps(finite(dict(header)), indent=1, ensure_ascii=False, default=str).splitlines()
     return {
         "sections": sections,
-        "models": models,
+        "defences": defences,
+        "cards": [s for s in sections if s.record.name not in covered],
+        "networks": list(dict.fromkeys(network_name(a) for a in assessments)),
+        "models": list(dict.fromkeys(model_name(a) for a in assessments)),
+        "threats": len({(threat_name(a), a.threat.get("access")) for a in assessments}),
         "inputs": _inputs(assessments),
         "missing": unfinished(assessments, header),
         "verdict": overall(assessments, header),

@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 from hardpoint.evidence import Assessment, Check, Verdict
 from hardpoint.report.reading import model_name, threat_name, unfinished, weaknesses
-from hardpoint.report.words import percent, printable, sentence
+from hardpoint.report.words import percent, printable, refusals, sentence
 
 
 def junit(assessments: Sequence[Assessment], header: Mapping[str, Any]) -> str:
@@ -41,6 +41,8 @@ def junit(assessments: Sequence[Assessment], header: Mapping[str, Any]) -> str:
 def _assessment_case(a: Assessment) -> ET.Element:
     where = f"hardpoint.{model_name(a)}"
     text = f"{sentence(a)}\nclean accuracy {a.clean_accuracy}\nrobust accuracy {a.robust_accuracy}"
+    if refusals(a):
+        text += f"\n{refusals(a)}"
     reasons = weaknesses(a)
     if reasons:
         text += "\n" + "\n".join(reasons)

@@ -44,16 +44,47 @@ def class_rates(assessment: Assessment) -> list[tuple[int, Rate]]:
 
 
 def class_name(assessment: Assessment, label: int) -> str:
-    """The name of a class where the data give one, else ``class 3``."""
+    """The name of a class where the data give one, else ``class 3``; ``refused`` where the answer is none."""
+    if label == refusal(assessment):
+        return "refused"
     names = assessment.data.get("classes")
     if isinstance(names, list | tuple) and 0 <= label < len(names):
         return str(names[label])
     return f"class {label}"
 
 
-def model_name(assessment: Assessment) -> str:
-    """What to call the model."""
+def refusal(assessment: Assessment) -> int | None:
+    """The answer with which the model refuses an input; None where it always answers."""
+    value = assessment.model.get("refusal")
+    return value if isinstance(value, int) else None
+
+
+def refused(assessment: Assessment) -> Rate | None:
+    """The share of inputs refused without an attack; None where the model always answers."""
+    answer, answered = refusal(assessment), assessment.outcomes.clean_prediction
+    return None if answer is None else Rate.of(int((answered == answer).sum()), len(answered))
+
+
+def defences(assessment: Assessment) -> list[Mapping[str, Any]]:
+    """What the model says of its defences, the stages first, then the detectors."""
+    given = [assessment.model.get(key) or () for key in ("defences", "detectors")]
+    return [d for each in given if isinstance(each, list | tuple) for d in each if isinstance(d, Mapping)]
+
+
+def defence_name(told: Mapping[str, Any]) -> str:
+    """What to call a stage or a detector."""
+    return str(told.get("name") or told.get("kind") or "defence")
+
+
+def network_name(assessment: Assessment) -> str:
+    """What to call the model that stands behind the defences."""
     return str(assessment.model.get("name") or assessment.model.get("kind") or "model")
+
+
+def model_name(assessment: Assessment) -> str:
+    """What to call the model: behind other defences it is another one."""
+    before = ", ".join(map(defence_name, defences(assessment)))
+    return network_name(assessment) + (f" behind {before}" if before else "")
 
 
 def data_name(assessment: Assessment) -> str:

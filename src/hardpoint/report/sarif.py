@@ -16,7 +16,15 @@ from urllib.parse import quote
 from hardpoint.evidence import Assessment, Severity, Verdict
 from hardpoint.evidence.catalogue import RULES
 from hardpoint.evidence.store import finite
-from hardpoint.report.reading import by_severity, model_name, overall, threat_name, tool_version, unfinished
+from hardpoint.report.reading import (
+    by_severity,
+    model_name,
+    network_name,
+    overall,
+    threat_name,
+    tool_version,
+    unfinished,
+)
 from hardpoint.report.words import headline, printable, sentence
 
 SCHEMA_URI = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -168,7 +176,7 @@ def _location(a: Assessment) -> dict[str, Any]:
     if a.model.get("uri"):
         uri = quote(printable(a.model["uri"]), safe=":/?#[]@!$&'()*+,;=%._-~")
     else:
-        uri = quote(printable(a.model.get("path") or model_name(a)), safe="/._-~")
+        uri = quote(printable(a.model.get("path") or network_name(a)), safe="/._-~")
     threat = printable(threat_name(a))
     return {
         "physicalLocation": {"artifactLocation": {"uri": uri}},

@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from hardpoint.evidence import Assessment
+from hardpoint.evidence import Assessment, DefenceRecord
 from hardpoint.evidence.store import finite
+from hardpoint.report.defence_words import stack_sentence
 from hardpoint.report.reading import (
     class_name,
     class_rates,
     counts,
     overall,
+    refused,
     tool_version,
     unfinished,
     weaknesses,
@@ -23,7 +25,9 @@ from hardpoint.report.words import sentence
 SCHEMA = "hardpoint-report/1"
 
 
-def summary_json(assessments: Sequence[Assessment], header: Mapping[str, Any]) -> dict[str, Any]:
+def summary_json(
+    assessments: Sequence[Assessment], header: Mapping[str, Any], defences: Sequence[DefenceRecord] = ()
+) -> dict[str, Any]:
     """Every result of a run as plain JSON values; valid under ``report_schema()``.
 
     Numbers JSON cannot hold (NaN, infinities) are null.
@@ -38,19 +42,27 @@ def summary_json(assessments: Sequence[Assessment], header: Mapping[str, Any]) -
         "unfinished": unfinished(assessments, header),
         "header": dict(header),
         "assessments": [_assessment(a) for a in assessments],
+        "defences": [_defence(d) for d in defences],
     }
     plain = json.loads(json.dumps(finite(report), default=str))
     return dict(plain)
 
 
+def _defence(d: DefenceRecord) -> dict[str, Any]:
+    record = d.to_json()
+    record.pop("schema")
+    return {**record, "sentence": stack_sentence(d)}
+
+
 def _assessment(a: Assessment) -> dict[str, Any]:
     count = counts(a)
-    record = a.to_json()
+    record, refusals = a.to_json(), refused(a)
     record.pop("schema")
     return {
         **record,
         "sentence": sentence(a),
         "weaknesses": weaknesses(a),
+        "refused": None if refusals is None else refusals.describe(),
         "counts": {
             "clean_error": count.clean_error,
             "broken": count.broken,

@@ -19,7 +19,10 @@ from hardpoint.report.reading import (
     class_name,
     class_rates,
     counts,
+    defence_name,
+    defences,
     model_name,
+    refused,
     threat_name,
 )
 
@@ -73,6 +76,9 @@ class Section:
     access: str
     headline: words.Headline
     sentence: str
+    is_defended: bool
+    refused: Rate | None
+    refusals: str
     scale: Markup
     counts: Counts
     curves: tuple[Curve, ...]
@@ -97,6 +103,9 @@ def section(assessment: Assessment, position: int, detail: Detail) -> Section:
         access=str(assessment.threat.get("access") or "unknown"),
         headline=words.headline(assessment),
         sentence=words.sentence(assessment),
+        is_defended=bool(defences(assessment)),
+        refused=refused(assessment),
+        refusals=words.refusals(assessment),
         scale=Markup(
             charts.bar(assessment.robust_accuracy, gate=assessment.gate, clean=assessment.clean_accuracy)
         ),
@@ -170,6 +179,16 @@ _CATALOGUES = {
 }
 
 
+def _settings(told: Mapping[str, Any]) -> str:
+    """A stage or a detector with its settings."""
+    held = {str(k): v for k, v in told.items() if k not in _NOT_SETTINGS and isinstance(v, int | float | str)}
+    shown = ", ".join(f"{k.replace('_', ' ')} {words.number(v)}" for k, v in held.items() if v != "")
+    return defence_name(told) + (f": {shown}" if shown else "")
+
+
+_NOT_SETTINGS = ("kind", "name", "code", "fitted", "unit")
+
+
 def _identifiers(threat: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     given = threat.get("identifiers")
     if not isinstance(given, Mapping):
@@ -186,6 +205,7 @@ def _facts(a: Assessment) -> tuple[tuple[str, str], ...]:
         twin += f" ({a.twin['speedup']:.1f} times as fast)"
     queries = a.threat.get("queries")
     facts = [
+        *((f"Defence {k}", _settings(told)) for k, told in enumerate(defences(a), start=1)),
         ("Mode", a.mode),
         ("Seed", str(a.seed)),
         ("Query budget", words.number(queries) if queries is not None else ""),

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from hardpoint.evidence import Assessment, Rate, Verdict
-from hardpoint.report.reading import class_name, counts, weaknesses
+from hardpoint.report.reading import class_name, counts, refused, weaknesses
 
 _NARROW = "\u202f"  # no-break space of the width that belongs before a per-cent sign
 _HARMLESS = re.compile(r"[\t\n\x20-\x7e]*")
@@ -218,6 +218,17 @@ def sentence(assessment: Assessment) -> str:
         return f"{attacker(assessment)} {deed} the one input the model gets right."
     share = {0: "none", count.right: "all"}.get(count.broken, percent(count.broken / count.right))
     return f"{attacker(assessment)} {verb} {share} of the {number(count.right)} inputs the model gets right."
+
+
+def refusals(assessment: Assessment) -> str:
+    """How many inputs a model that can refuse did refuse without an attack; empty for one that always answers."""
+    rate = refused(assessment)
+    if rate is None:
+        return ""
+    return (
+        f"{number(rate.count)} of {number(rate.n)} clean inputs {'was' if rate.count == 1 else 'were'} refused. "
+        "Broken means answered wrong and accepted: to be refused is no success for an attacker."
+    )
 
 
 @dataclass(frozen=True)

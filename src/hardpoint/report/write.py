@@ -42,8 +42,9 @@ def write_report(run: RunFolder | str | os.PathLike[str], out: Path | None = Non
     files = ReportFiles(
         target / "report.html", target / "report.json", target / "report.sarif", target / "junit.xml"
     )
-    write_json(files.json, summary_json(assessments, header))
+    defences = folder.defences()
+    write_json(files.json, summary_json(assessments, header, defences))
     write_json(files.sarif, sarif(assessments, header))
     write_atomically(files.junit, junit(assessments, header).encode("utf-8"))
-    write_html(files.html, assessments, header)
+    write_html(files.html, assessments, header, defences)
     return files
