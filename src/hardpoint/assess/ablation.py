@@ -8,16 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hardpoint.assess.answers import answers
 from hardpoint.assess.assess import assess
 from hardpoint.assess.cascade import Mode
+from hardpoint.assess.columns import aligned, percent
 from hardpoint.assess.progress import Progress
 from hardpoint.assess.result import Result
-from hardpoint.core.access import Access
 from hardpoint.core.errors import ModelError
 from hardpoint.defenses.defended import DefendedModel, defended_network, described
 from hardpoint.engine.budget import Budget
-from hardpoint.engine.clean import answers_vary, clean_answers
-from hardpoint.engine.guard import preserved_random_state
 from hardpoint.evidence.defence import Worth
 from hardpoint.evidence.rate import Rate
 from hardpoint.models.base import Model, refusal_of
@@ -74,16 +73,13 @@ class Ablation:
         """A table; the naive number never stands without the adaptive one."""
         rows = [("part", "clean", "naive", "adaptive", "worth")]
         alone = self.undefended
-        bare = _percent(alone.robust_accuracy)
-        rows.append(("undefended", _percent(alone.clean_accuracy), bare, bare, ""))
+        bare = percent(alone.robust_accuracy)
+        rows.append(("undefended", percent(alone.clean_accuracy), bare, bare, ""))
         rows += [
-            (p.name, _percent(p.clean), _percent(p.naive), _percent(p.adaptive), p.worth.value)
+            (p.name, percent(p.clean), percent(p.naive), percent(p.adaptive), p.worth.value)
             for p in self.parts
         ]
-        wide = [max(len(row[i]) for row in rows) for i in range(5)]
-        return "\n".join(
-            "  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows
-        )
+        return aligned(rows)
 
 
 HIDDEN = 0.1
@@ -148,14 +144,7 @@ def _name_of(model: DefendedModel) -> str:
 def _standing(part: Model, x: Tensor, adversarial: Tensor, y: Tensor, threat: Threat, seed: int) -> Tensor:
     """Bool ``[n]``: answered right as they are, and not led astray by examples that were made for another model."""
     goal = Untargeted(refusal=refusal_of(part)) if isinstance(threat.goal, Untargeted) else threat.goal
-    everyone, seen = torch.arange(len(x)), min(part.access, Access.SCORES)
-    with preserved_random_state(seed=seed % 2**63):
-        is_random = answers_vary(part, seen, x[:64])
-        labels = [
-            clean_answers(part, seen, points, everyone, is_random=is_random).labels
-            for points in (x, adversarial)
-        ]
-    return (labels[0] == y) & ~goal.reached(labels[1], y)
+    return (answers(part, x, seed) == y) & ~goal.reached(answers(part, adversarial, seed), y)
 
 
 def _worth(broken_without: Tensor, broken_with: Tensor, naive: Rate) -> Worth:
@@ -173,7 +162,3 @@ def _worth(broken_without: Tensor, broken_with: Tensor, naive: Rate) -> Worth:
     if naive.value - float((~broken_with).double().mean()) >= HIDDEN:
         return Worth.HIDES
     return Worth.HARMS if lost > won and beyond_chance(lost) else Worth.NOTHING
-
-
-def _percent(rate: Rate) -> str:
-    return f"{100 * rate.value:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"

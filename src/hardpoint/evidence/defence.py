@@ -59,28 +59,37 @@ class PartRecord:
 
 @dataclass(frozen=True)
 class ThresholdRecord:
-    """One threshold of one detector, with exact 95 % intervals.
+    """One threshold of one detector, or those of several together, with exact 95 % intervals.
 
     Attributes:
         detector: its name.
         alpha: the share of benign inputs that may be refused.
-        threshold: inputs whose score exceeds it are refused.
-        guarantee: what is guaranteed of false alarms, in words.
-        false_positives: the share refused of benign inputs that neither fitted nor calibrated anything.
-        caught_naive: the share refused of inputs that someone who ignores the detector led astray.
+        threshold: inputs whose score exceeds it are refused; None where several detectors have one each, and where
+            there are too few benign inputs to enforce any.
+        guarantee: what is guaranteed of false alarms, in words; or why nothing is.
+        false_positives: the share refused of benign inputs that neither fitted nor calibrated anything; None where
+            nothing is enforced.
+        caught_naive: the share refused of inputs that someone who ignores the detector led astray; None where not
+            measured.
         caught_adaptive: of inputs that can be led astray, the share for which someone who attacks the detector too
             found nothing accepted; None where not measured.
         added_ms: milliseconds per input that the detector adds; None where not measured.
+        needed: where there are too few benign inputs, how many it takes to calibrate; else None.
     """
 
     detector: str
     alpha: float
-    threshold: float
+    threshold: float | None
     guarantee: str
-    false_positives: Rate
-    caught_naive: Rate
+    false_positives: Rate | None
+    caught_naive: Rate | None
     caught_adaptive: Rate | None
     added_ms: float | None
+    needed: int | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-ready; what was not measured is null."""
+        return _plain(self)
 
 
 @dataclass(frozen=True)
