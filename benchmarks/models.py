@@ -194,11 +194,12 @@ def _loaded(network: nn.Module, file: str) -> nn.Module:
 
 def mnist() -> tuple[Tensor, Tensor]:
     """MNIST's 10,000 test images ``[n, 1, 28, 28]`` in [0, 1] and their labels."""
-    pixels = _idx("t10k-images-idx3-ubyte.gz", 16).view(-1, 1, 28, 28).float() / 255
-    return pixels, _idx("t10k-labels-idx1-ubyte.gz", 8).long()
+    pixels = idx("t10k-images-idx3-ubyte.gz", 16).view(-1, 1, 28, 28).float() / 255
+    return pixels, idx("t10k-labels-idx1-ubyte.gz", 8).long()
 
 
-def _idx(file: str, header: int) -> Tensor:
+def idx(file: str, header: int) -> Tensor:
+    """The bytes of one of MNIST's files behind its header."""
     with gzip.open(DATA / "images/mnist" / file) as stream:
         return torch.frombuffer(bytearray(stream.read()[header:]), dtype=torch.uint8)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hardpoint.assess.assess import doctor as doctor
     from hardpoint.assess.result import Result as Result
     from hardpoint.assess.result import load_result as load_result
+    from hardpoint.assess.tuning import tune as tune
     from hardpoint.defenses.defended import Defended as Defended
     from hardpoint.engine.budget import Budget as Budget
     from hardpoint.evidence.finding import Finding as Finding
@@ -59,6 +60,7 @@ _HOMES = {
     "assess": "assess.assess",
     "doctor": "assess.assess",
     "load_result": "assess.result",
+    "tune": "assess.tuning",
     "Budget": "engine.budget",
     "Finding": "evidence.finding",
     "L0": "threats.l0",

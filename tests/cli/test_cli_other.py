@@ -128,7 +128,7 @@ def test_demo_hands_over(hardpoint: Run, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_help_and_version(hardpoint: Run) -> None:
     assert hardpoint("--version").out == f"hardpoint {__version__}\n"
     assert "Exit codes: 0 pass" in hardpoint("--help").out
-    for command in ("assess", "doctor", "init", "report", "demo"):
+    for command in ("assess", "doctor", "calibrate", "init", "report", "demo"):
         said = hardpoint(command, "--help")
         assert (said.code, "--json" in said.out) == (0, True)
     assert hardpoint().code == 2

@@ -13,6 +13,7 @@ from typing import Any
 from hardpoint.assess import Result
 from hardpoint.cli.build import build_data, build_model, build_threats, check_together
 from hardpoint.cli.console import say, say_json
+from hardpoint.cli.defence import with_defence
 from hardpoint.cli.job import Job
 from hardpoint.cli.layers import Layer, Resolved, resolve
 from hardpoint.cli.report_command import write_formats
@@ -53,6 +54,7 @@ def run(asked: Asked) -> int:
     threats = build_threats(resolved, model)
     data = build_data(resolved.settings)
     check_together(model, data, threats)
+    model, data = with_defence(resolved.settings, model, data, quiet=asked.quiet)
     with _folder(asked, resolved, model) as path:
         job = Job(
             resolved.settings, asked.words, model, data, threats, path, resume=asked.resume, quiet=asked.quiet

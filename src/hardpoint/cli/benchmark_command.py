@@ -12,6 +12,7 @@ from pathlib import Path
 from hardpoint.cli.assess_command import stop_workers
 from hardpoint.cli.build import build_data, build_model, build_threats, check_together
 from hardpoint.cli.console import note, say, say_json
+from hardpoint.cli.defence import with_defence
 from hardpoint.cli.exits import Exit
 from hardpoint.cli.job import Job
 from hardpoint.cli.layers import Layer, Resolved, resolve_models
@@ -56,8 +57,6 @@ def run(asked: Asked) -> int:
     folder = asked.out or Path(plans[0].settings.run.dir) / slug(asked.file.stem)
     data = build_data(plans[0].settings)
     jobs = [_job(asked, plan, data, folder) for plan in plans]
-    for job in jobs:
-        check_together(job.model, data, job.threats)
     threats = list(dict.fromkeys(planned.name for job in jobs for planned in job.threats))
     entrants = []
     for number, job in enumerate(jobs, start=1):
@@ -85,13 +84,16 @@ def run(asked: Asked) -> int:
 
 def _job(asked: Asked, plan: Resolved, data: Dataset, folder: Path) -> Job:
     model = build_model(plan)
+    threats = build_threats(plan, model)
+    check_together(model, data, threats)
+    model, left = with_defence(plan.settings, model, data, quiet=asked.quiet)
     name = plan.settings.model.name or plan.settings.model.load
     return Job(
         plan.settings,
         asked.words,
         model,
-        data,
-        build_threats(plan, model),
+        left,
+        threats,
         folder / slug(str(name)),
         resume=True,
         quiet=asked.quiet,

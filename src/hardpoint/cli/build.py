@@ -14,7 +14,7 @@ import torch
 
 from hardpoint import threats
 from hardpoint.attacks.base import usable_threat
-from hardpoint.cli.config import HttpSettings, ModelSettings, Settings, ThreatSettings
+from hardpoint.cli.config import DataSettings, HttpSettings, ModelSettings, Settings, ThreatSettings
 from hardpoint.cli.layers import Resolved
 from hardpoint.cli.threat_kinds import KINDS
 from hardpoint.core.access import Access
@@ -127,6 +127,24 @@ def build_data(settings: Settings) -> Dataset:
         raise ConfigError(
             "no data is named", "give --data, or set load in [data]; hardpoint init writes the file"
         )
+    data = load_data(said.load, **_reading(said))
+    return data if said.sample is None else subset(data, said.sample, seed=said.seed)
+
+
+def build_benign(settings: Settings) -> Dataset | None:
+    """The benign inputs that ``[defence]`` names, all of them, read as the data are; None where it names none.
+
+    Raises:
+        HardpointError: when they cannot be read.
+    """
+    path = settings.defence.benign
+    own = ("limit", "labels", "name")  # these belong to the one file
+    options = {key: value for key, value in _reading(settings.data).items() if key not in own}
+    return None if path is None else load_data(path, **options)
+
+
+def _reading(said: DataSettings) -> dict[str, Any]:
+    """How a file is read."""
     options = {
         k: v for k, v in said.model_dump().items() if v is not None and k not in ("load", "sample", "seed")
     }
@@ -134,8 +152,7 @@ def build_data(settings: Settings) -> Dataset:
         options["dtype"] = getattr(torch, said.dtype)
     if isinstance(said.label, str) and said.label.lstrip("-").isdigit():
         options["label"] = int(said.label)  # variables and options are texts
-    data = load_data(said.load, **options)
-    return data if said.sample is None else subset(data, said.sample, seed=said.seed)
+    return options
 
 
 def build_threats(resolved: Resolved, model: Model) -> list[Planned]:

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from hardpoint.cli.defence_kinds import DETECTORS, STAGES
+from hardpoint.cli.defence_text import read_part
 from hardpoint.cli.threat_kinds import KINDS, OPTIONS
 
 Word = Literal["gradients", "scores", "labels"]
@@ -44,8 +46,17 @@ def _rising(value: tuple[Any, Any]) -> tuple[Any, Any]:
     return value
 
 
+def _stages(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(read_part(text, STAGES, "stage").text for text in texts)
+
+
+def _detectors(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(read_part(text, DETECTORS, "detector").text for text in texts)
+
+
 Eps = Annotated[float, BeforeValidator(read_eps)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Between = Annotated[float, Field(gt=0, lt=1)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 End = float | list[float]
 Words = Annotated[tuple[str, ...], BeforeValidator(read_words)]
@@ -152,6 +163,16 @@ class ThreatSettings(Table):
         return self
 
 
+class DefenceSettings(Table):
+    """``[defence]``: what stands before the model and beside it, and the benign inputs that calibrate it."""
+
+    stages: Annotated[Words, AfterValidator(_stages)] = ()
+    detectors: Annotated[Words, AfterValidator(_detectors)] = ()
+    alpha: Between = 0.05
+    benign: str | None = None
+    held_out: Between = 0.5
+
+
 class RunSettings(Table):
     """``[run]``: how hard to try, and where the evidence goes."""
 
@@ -184,6 +205,7 @@ class Settings(Table):
     model: ModelSettings = ModelSettings()
     http: HttpSettings = HttpSettings()
     data: DataSettings = DataSettings()
+    defence: DefenceSettings = DefenceSettings()
     threats: tuple[ThreatSettings, ...] = ()
     run: RunSettings = RunSettings()
     gate: GateSettings = GateSettings()
@@ -194,13 +216,22 @@ SECTIONS: dict[str, type[Table]] = {
     "model": ModelSettings,
     "http": HttpSettings,
     "data": DataSettings,
+    "defence": DefenceSettings,
     "run": RunSettings,
     "gate": GateSettings,
     "report": ReportSettings,
 }
 """The tables that hold one value per key; ``threats`` is a list of tables."""
 
-PATHS = ("model.load", "model.weights", "data.load", "data.labels", "data.spool_dir", "run.dir")
+PATHS = (
+    "model.load",
+    "model.weights",
+    "data.load",
+    "data.labels",
+    "data.spool_dir",
+    "defence.benign",
+    "run.dir",
+)
 """Keys that may hold a path, which is relative to the file it stands in."""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from hardpoint.assess import doctor
 from hardpoint.cli.build import build_data, build_model, check_together
 from hardpoint.cli.console import say, say_json
+from hardpoint.cli.defence import with_defence
 from hardpoint.cli.exits import Exit
 from hardpoint.cli.layers import Layer, resolve
 from hardpoint.evidence import Severity
@@ -20,6 +21,7 @@ def run(said: Layer, config: Path | None, *, json_out: bool, quiet: bool) -> int
     model = build_model(resolved)
     data = build_data(resolved.settings)
     check_together(model, data, [])
+    model, data = with_defence(resolved.settings, model, data, quiet=quiet)
     findings = by_severity(doctor(model, data, allow_training=resolved.settings.run.allow_training))
     failing = sum(finding.severity is Severity.FAIL for finding in findings)
     code = Exit.GATE_FAILED if failing else Exit.PASS

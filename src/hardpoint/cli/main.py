@@ -45,6 +45,16 @@ Range = Annotated[Text, typer.Option("--input-range", metavar="LOW,HIGH", help="
 Access = Annotated[
     Text, typer.Option("--access", metavar="WORD", help="Show no more than gradients, scores or labels.")
 ]
+Threats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--threat", metavar="KIND:EPS[@OPTION:...]", help="linf:8/255, l2:0.5@scores:1000q; repeatable."
+    ),
+]
+Mode = Annotated[Text, typer.Option("--mode", metavar="MODE", help="fast, standard or thorough.")]
+Seed = Annotated[Text, typer.Option("--seed", metavar="N", help="Every random draw follows from it.")]
+BatchSize = Annotated[Text, typer.Option("--batch-size", metavar="N", help="Inputs in flight.")]
+Passes = Annotated[Text, typer.Option("--passes", metavar="N", help="Passes per input, at most.")]
 Limit = Annotated[Text, typer.Option("--limit", metavar="N", help="Take the first N inputs.")]
 Sample = Annotated[Text, typer.Option("--sample", metavar="N", help="Take N inputs at random.")]
 Config = Annotated[
@@ -76,13 +86,8 @@ def assess(
     model: Model = None,
     weights: Weights = None,
     data: Data = None,
-    threat: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--threat", metavar="KIND:EPS[@OPTION:...]", help="linf:8/255, l2:0.5@scores:1000q; repeatable."
-        ),
-    ] = None,
-    mode: Annotated[Text, typer.Option("--mode", metavar="MODE", help="fast, standard or thorough.")] = None,
+    threat: Threats = None,
+    mode: Mode = None,
     gate: Annotated[
         Text, typer.Option("--gate", metavar="SHARE", help="The robust accuracy asked for, 0 to 1.")
     ] = None,
@@ -97,12 +102,10 @@ def assess(
     label: Label = None,
     input_range: Range = None,
     access: Access = None,
-    seed: Annotated[
-        Text, typer.Option("--seed", metavar="N", help="Every random draw follows from it.")
-    ] = None,
+    seed: Seed = None,
     workers: Annotated[Text, typer.Option("--workers", metavar="N", help="Local processes.")] = None,
-    batch_size: Annotated[Text, typer.Option("--batch-size", metavar="N", help="Inputs in flight.")] = None,
-    passes: Annotated[Text, typer.Option("--passes", metavar="N", help="Passes per input, at most.")] = None,
+    batch_size: BatchSize = None,
+    passes: Passes = None,
     queries: Annotated[
         Text, typer.Option("--queries", metavar="N", help="Queries per input, at most.")
     ] = None,
@@ -174,6 +177,70 @@ def doctor(
             ("--limit", "data.limit", limit),
         )
         return run(said, config, json_out=json_out, quiet=quiet)
+
+    return guarded(work, json_out=json_out, debug=debug)
+
+
+@app.command(**_STYLE)
+def calibrate(
+    model: Model = None,
+    weights: Weights = None,
+    data: Data = None,
+    benign: Annotated[
+        Text,
+        typer.Option(
+            "--benign", metavar="DATA", help="Inputs nothing was trained on; else some are held out."
+        ),
+    ] = None,
+    threat: Threats = None,
+    detectors: Annotated[
+        Text,
+        typer.Option(
+            "--detectors", metavar="KIND,KIND", help="energy, mahalanobis:layer=NAME ...; three by default."
+        ),
+    ] = None,
+    alpha: Annotated[
+        Text, typer.Option("--alpha", metavar="SHARE,SHARE", help="Benign inputs that may be refused.")
+    ] = None,
+    mode: Mode = None,
+    limit: Limit = None,
+    sample: Sample = None,
+    label: Label = None,
+    input_range: Range = None,
+    seed: Seed = None,
+    batch_size: BatchSize = None,
+    passes: Passes = None,
+    seconds: Annotated[
+        Text, typer.Option("--seconds", metavar="S", help="Time for each assessment, at most.")
+    ] = None,
+    config: Config = None,
+    json_out: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """Show what each threshold of the detectors costs in false alarms and what it catches."""
+
+    def work() -> int:
+        from hardpoint.cli.calibrate_command import Asked, run
+        from hardpoint.cli.said import said_threats, said_values
+
+        said = said_values(
+            ("--model", "model.load", model),
+            ("--weights", "model.weights", weights),
+            ("--input-range", "model.input_range", input_range),
+            ("--data", "data.load", data),
+            ("--label", "data.label", label),
+            ("--limit", "data.limit", limit),
+            ("--sample", "data.sample", sample),
+            ("--benign", "defence.benign", benign),
+            ("--detectors", "defence.detectors", detectors),
+            ("--mode", "run.mode", mode),
+            ("--seed", "run.seed", seed),
+            ("--batch-size", "run.batch_size", batch_size),
+            ("--passes", "run.passes", passes),
+            ("--seconds", "run.seconds", seconds),
+        )
+        return run(Asked(said | said_threats(threat or []), config, alpha, json_out, quiet))
 
     return guarded(work, json_out=json_out, debug=debug)
 

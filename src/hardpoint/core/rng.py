@@ -129,3 +129,15 @@ class Rng:
         u = self.uniform(index, shape, counter, dtype=torch.float64)
         top = torch.as_tensor(high, device=index.device)
         return torch.minimum((u * top).floor().to(torch.int64), top - 1)
+
+
+def split_rows(n: int, share: float, rng: Rng) -> tuple[Tensor, Tensor]:
+    """Two int64 lists of positions, the second a ``share`` of ``n`` and at least one, drawn by ``rng``; both in order.
+
+    >>> first, second = split_rows(10, 0.3, Rng(0))
+    >>> len(first), len(second), len(set(first.tolist()) & set(second.tolist()))
+    (7, 3, 0)
+    """
+    order = rng.uniform(torch.arange(n), dtype=torch.float64).argsort()
+    first = n - max(1, round(share * n))
+    return order[:first].sort().values, order[first:].sort().values

@@ -6,7 +6,7 @@ looks. ``hp.Defended`` joins them with a model into one that can be attacked, an
 
 from hardpoint.defenses.alarm import Alarm
 from hardpoint.defenses.calibrate import calibrated
-from hardpoint.defenses.latency import latency
+from hardpoint.defenses.latency import added_latency, latency
 from hardpoint.defenses.transforms import (
     AdditiveNoise,
     BitDepth,
@@ -44,6 +44,7 @@ __all__ = [
     "Standardise",
     "ThermometerEncoding",
     "TotalVariation",
+    "added_latency",
     "calibrated",
     "latency",
 ]

@@ -40,16 +40,11 @@ def calibrated(
         ConfigError: without a detector.
         Uncalibrated: where ``x`` is too few for ``alpha``, naming how many are needed.
     """
-    if isinstance(detectors, Detector):
-        raise ConfigError("detectors is one detector", "give a list of them: [detector]")
-    if not detectors:
-        raise ConfigError("there is no detector to calibrate", "give at least one")
+    detectors, x = checked_detectors(detectors), checked_benign(x)
     if not isinstance(model, DefendedModel):
         raise ModelError(
             f"{type(model).__name__} is no defended network", "give what hp.Defended(network) returns"
         )
-    if not isinstance(x, Tensor) or not x.is_floating_point() or len(x) == 0:
-        raise DataError("the benign inputs are no batch of floating-point numbers", "give a tensor [n, ...]")
     with preserved_random_state():  # the model may draw
         seen = model.look(x, layers_of(detectors))
     top = seen.logits.topk(2, dim=1).values
@@ -63,3 +58,19 @@ def calibrated(
         unit = spread / lead if spread > 0 and lead > 0 else 1.0
         alarms.append(Alarm(detector, threshold.value, seen.logits.shape[1], unit, threshold.guarantee))
     return defended_network(model.undefended, model.stages, alarms)
+
+
+def checked_detectors(detectors: Sequence[Detector]) -> list[Detector]:
+    """At least one; ``ConfigError`` otherwise."""
+    if isinstance(detectors, Detector):
+        raise ConfigError("detectors is one detector", "give a list of them: [detector]")
+    if not detectors:
+        raise ConfigError("there is no detector to calibrate", "give at least one")
+    return list(detectors)
+
+
+def checked_benign(x: Tensor) -> Tensor:
+    """A batch of floating-point numbers; ``DataError`` otherwise."""
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() == 0 or len(x) == 0:
+        raise DataError("the benign inputs are no batch of floating-point numbers", "give a tensor [n, ...]")
+    return x

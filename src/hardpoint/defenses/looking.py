@@ -78,21 +78,27 @@ def look(
                 logits.append(_scores(module, part, read))
             for name in found:
                 parts[name].append(_averaged(name, taken.get(name), len(part), axes[name]))
-    scores = torch.cat(logits)
+    scores = _joined(logits)
     if not all_finite(scores.detach()):
         row = int((~torch.isfinite(scores).all(1)).nonzero()[0])
         raise NonFiniteOutput(
             f"the scores of row {row} are not finite", "look at that input, then at the model"
         )
-    return Seen(x, scores, {name: torch.cat(outputs) for name, outputs in parts.items()}, scores_of)
+    return Seen(x, scores, {name: _joined(outputs) for name, outputs in parts.items()}, scores_of)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _layer(module: nn.Module, name: str) -> nn.Module:
-    known = dict(module.named_modules())
-    known.pop("", None)
-    if name not in known:
+    try:
+        layer = module.get_submodule(name)
+    except AttributeError:
+        layer = module
+    if layer is module:
+        known = [other for other, _ in module.named_modules() if other]
         raise ModelError(f"the model has no layer {name!r}", did_you_mean(name, known))
-    layer: nn.Module = known[name]
     return layer
 
 
@@ -129,16 +135,19 @@ def _taps(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor | None]]:
 
 
 def _channel_axis(module: nn.Module, layer: nn.Module) -> Callable[[Tensor], int]:
-    last = isinstance(layer, _LAST_AXIS)
-    convolves = any(isinstance(m, _SECOND_AXIS_1D) for m in module.modules())
-    mixes_tokens = any(isinstance(m, nn.LayerNorm | nn.Embedding) for m in module.modules())
-
     def axis(output: Tensor) -> int:
-        if last or (output.dim() == 3 and (mixes_tokens or not convolves)):
+        if isinstance(layer, _LAST_AXIS):
             return output.dim() - 1
-        return 1
+        return 2 if output.dim() == 3 and _counts_tokens(module) else 1
 
     return axis
+
+
+def _counts_tokens(module: nn.Module) -> bool:
+    """Whether three axes are those of tokens, and not those of sequences that a convolution slides over."""
+    layers = list(module.modules())
+    mixes_tokens = any(isinstance(m, nn.LayerNorm | nn.Embedding) for m in layers)
+    return mixes_tokens or not any(isinstance(m, _SECOND_AXIS_1D) for m in layers)
 
 
 def _averaged(name: str, output: Tensor | None, n: int, axis: Callable[[Tensor], int]) -> Tensor:

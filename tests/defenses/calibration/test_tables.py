@@ -44,8 +44,8 @@ def test_an_adaptive_attacker_who_was_not_measured_is_never_left_out():
     assert "adaptive: not measured" in str(found)
     (row,) = threshold_table("energy", [marginal_threshold(benign, 0.1)], benign, attacked)
     told = json.loads(json.dumps(row.describe()))
-    assert told["caught_adaptive"] == "not measured"
-    assert told["added_ms"] == "not measured"
+    assert told["caught_adaptive"] is None
+    assert told["added_ms"] is None
 
 
 def test_rows_count_what_their_threshold_flags():
@@ -53,14 +53,14 @@ def test_rows_count_what_their_threshold_flags():
     naive, adaptive = torch.full((10,), 2000.0), torch.full((20,), -1.0)
     thresholds = [marginal_threshold(scores, 0.2), pac_threshold(scores, 0.2, 0.05)]
     rows = threshold_table("margin", thresholds, holdout, naive, adaptive, added_ms=0.25)
-    assert [row.threshold for row in rows] == thresholds
+    assert [(row.threshold, row.alpha) for row in rows] == [(t.value, t.alpha) for t in thresholds]
     for row in rows:
         told = row.describe()
-        assert told["false_positives"]["count"] == int((holdout > row.threshold.value).sum())
+        assert told["false_positives"]["count"] == int((holdout > row.threshold).sum())
         assert told["caught_naive"]["value"] == 1.0
         assert told["caught_adaptive"]["value"] == 0.0
         assert told["added_ms"] == 0.25
-        assert "says nothing about how many attacks are caught" in told["threshold"]["guarantee"]
+        assert "says nothing about how many attacks are caught" in told["guarantee"]
     with pytest.raises(DataError, match="scores of attacked inputs is NaN"):
         threshold_table("margin", thresholds, holdout, naive * torch.nan)
     with pytest.raises(NothingToTest, match="there are no holdout scores"):

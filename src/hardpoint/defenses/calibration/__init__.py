@@ -11,7 +11,7 @@ from hardpoint.defenses.calibration.combine import (
 )
 from hardpoint.defenses.calibration.conformal import p_values
 from hardpoint.defenses.calibration.exact import exact_rate
-from hardpoint.defenses.calibration.table import Auroc, ThresholdRow, auroc, flagged, threshold_table
+from hardpoint.defenses.calibration.table import Auroc, auroc, flagged, threshold_table
 from hardpoint.defenses.calibration.thresholds import (
     Threshold,
     Uncalibrated,
@@ -26,7 +26,6 @@ __all__ = [
     "ClassThresholds",
     "Fisher",
     "Threshold",
-    "ThresholdRow",
     "Uncalibrated",
     "auroc",
     "bonferroni",

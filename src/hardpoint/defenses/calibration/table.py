@@ -12,43 +12,10 @@ from torch import Tensor
 from hardpoint.defenses.calibration._checks import checked_scores
 from hardpoint.defenses.calibration.exact import exact_rate
 from hardpoint.defenses.calibration.thresholds import Threshold
+from hardpoint.evidence.defence import ThresholdRecord
 from hardpoint.evidence.rate import Rate
 
 NOT_MEASURED = "not measured"
-
-
-@dataclass(frozen=True)
-class ThresholdRow:
-    """One threshold of one detector, with exact 95 % intervals.
-
-    Attributes:
-        detector: its name.
-        threshold: the threshold, with its target and its guarantee.
-        false_positives: the share flagged of benign inputs that neither fitted nor calibrated anything.
-        caught_naive: the share flagged of inputs attacked by someone who ignores the detector.
-        caught_adaptive: the same by someone who attacks it too; None where that was not measured.
-        added_ms: milliseconds that the detector adds per input; None where that was not measured.
-    """
-
-    detector: str
-    threshold: Threshold
-    false_positives: Rate
-    caught_naive: Rate
-    caught_adaptive: Rate | None
-    added_ms: float | None
-
-    def describe(self) -> dict[str, Any]:
-        """JSON-ready; what was not measured says so."""
-        adaptive = self.caught_adaptive
-        return {
-            "detector": self.detector,
-            "alpha": self.threshold.alpha,
-            "threshold": self.threshold.describe(),
-            "false_positives": self.false_positives.describe(),
-            "caught_naive": self.caught_naive.describe(),
-            "caught_adaptive": NOT_MEASURED if adaptive is None else adaptive.describe(),
-            "added_ms": NOT_MEASURED if self.added_ms is None else self.added_ms,
-        }
 
 
 def threshold_table(
@@ -59,7 +26,7 @@ def threshold_table(
     adaptive: Tensor | None = None,
     *,
     added_ms: float | None = None,
-) -> tuple[ThresholdRow, ...]:
+) -> tuple[ThresholdRecord, ...]:
     """A row per threshold.
 
     Args:
@@ -73,13 +40,15 @@ def threshold_table(
     >>> from hardpoint.defenses.calibration.thresholds import marginal_threshold
     >>> row = threshold_table("energy", [marginal_threshold(torch.arange(99.0), 0.1)], torch.arange(50.0) * 2,
     ...     torch.arange(80.0, 120.0))[0]
-    >>> print(row.false_positives, "|", row.describe()["caught_adaptive"])
-    10.0 % [3.3, 21.8] of 50 | not measured
+    >>> print(row.false_positives, "|", row.caught_adaptive)
+    10.0 % [3.3, 21.8] of 50 | None
     """
     return tuple(
-        ThresholdRow(
+        ThresholdRecord(
             detector,
-            threshold,
+            threshold.alpha,
+            threshold.value,
+            threshold.guarantee,
             flagged(threshold, holdout, "holdout scores"),
             flagged(threshold, naive, "scores of attacked inputs"),
             None

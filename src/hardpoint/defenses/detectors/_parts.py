@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from hardpoint.core.errors import ConfigError, DataError, ModelError, NothingToTest
-from hardpoint.core.rng import Rng
 from hardpoint.core.rows import all_finite
 from hardpoint.core.suggest import did_you_mean
 from hardpoint.defenses.seen import Seen
@@ -88,13 +87,6 @@ def enough(k: int, rows: int, what: str) -> None:
     positive(k, "k")
     if k > rows:
         raise ConfigError(f"k is {k} and there are {rows} {what}", "give more inputs to fit on, or lower k")
-
-
-def split(n: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Two int64 lists of positions, the second a ``share`` of ``n``, drawn by ``seed``; both in order."""
-    order = Rng(seed).fork("split").uniform(torch.arange(n), dtype=torch.float64).argsort()
-    first = n - max(1, round(share * n))
-    return order[:first].sort().values, order[first:].sort().values
 
 
 def scales(features: Tensor, layer: str) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hardpoint.core.errors import ConfigError
+from hardpoint.core.rng import Rng, split_rows
 from hardpoint.defenses.detectors._neighbours import nearest, normalised
 from hardpoint.defenses.detectors._parts import (
     checked_labels,
@@ -16,7 +17,6 @@ from hardpoint.defenses.detectors._parts import (
     features_of,
     fit_features,
     present_classes,
-    split,
 )
 from hardpoint.defenses.seen import Seen
 
@@ -60,7 +60,9 @@ class DeepNearestNeighbours:
         if not 0.0 < share < 1.0:
             raise ConfigError(f"share is {share}", "give a number between 0 and 1")
         labels = checked_labels(seen, y)
-        kept, apart = (part.to(labels.device) for part in split(len(seen), share, seed))
+        kept, apart = (
+            part.to(labels.device) for part in split_rows(len(seen), share, Rng(seed).fork("split"))
+        )
         enough(k, len(kept), "inputs in the bank")
         whole = [
             normalised(fit_features(seen, [layer])).to(features_of(seen, layer).dtype) for layer in layers

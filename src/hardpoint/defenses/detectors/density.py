@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hardpoint.core.errors import DataError
+from hardpoint.core.rng import Rng, split_rows
 from hardpoint.defenses.detectors._parts import (
     checked_labels,
     distances,
@@ -17,7 +18,6 @@ from hardpoint.defenses.detectors._parts import (
     fit_features,
     positive,
     present_classes,
-    split,
 )
 from hardpoint.defenses.seen import Seen
 
@@ -102,7 +102,7 @@ def _log_mean_kernel(rows: Tensor, bank: Tensor, width: float) -> Tensor:
 
 def _likeliest_width(features: Tensor, labels: Tensor, layer: str, seed: int) -> float:
     """The width under which left-out inputs are likeliest given those of their class that were not."""
-    kept, left_out = split(len(features), 0.1, seed)
+    kept, left_out = split_rows(len(features), 0.1, Rng(seed).fork("split"))
     left_out = left_out[:_TRIED]
     pairs = []
     for c in present_classes(labels)[0].tolist():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -75,12 +76,14 @@ class Mahalanobis:
     def layers(self) -> tuple[str, ...]:
         return (self.layer,)
 
+    @cached_property
+    def _white_means(self) -> Tensor:
+        return _whiten(self.factor, self.means)
+
     def score(self, seen: Seen) -> Tensor:
         features = features_of(seen, self.layer)
-        factor = self.factor.to(features)
-        nearest = (
-            distances(_whiten(factor, features), _whiten(factor, self.means.to(features))).square().amin(1)
-        )
+        factor, means = self.factor.to(features), self._white_means.to(features)
+        nearest = distances(_whiten(factor, features), means).square().amin(1)
         if self.overall is None:
             return nearest
         mean, whole = (part.to(features) for part in self.overall)

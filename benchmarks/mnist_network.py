@@ -1,0 +1,67 @@
+"""A network for MNIST that is trained here, and images that it has not seen.
+
+It learns from the first half of the training images; the other half and the test images are benign inputs that nothing
+was trained on. The images are found as ``benchmarks.models`` finds them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.models import idx, mnist
+
+EARLY, LATE, DROPOUT = "4", "8", 9
+"""Layers: the last convolution's, the last hidden one, and the one that drops."""
+_TRAINED_ON = 30_000
+
+
+def network(width: int = 16, inputs: int = _TRAINED_ON, epochs: int = 7) -> nn.Sequential:
+    """A convolutional network, trained on the first images with shifts of up to two pixels."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, width, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(width, 2 * width, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(2 * width * 49, 128),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(128, 10),
+    )
+    x, y = train_images(slice(0, inputs))
+    optimiser = torch.optim.Adam(net.parameters(), 2e-3)
+    steps = epochs * math.ceil(inputs / 128)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
+    for _ in range(epochs):
+        for rows in torch.randperm(inputs).split(128):
+            shift = torch.randint(-2, 3, (2,)).tolist()
+            loss = nn.functional.cross_entropy(net(x[rows].roll(shift, (2, 3))), y[rows])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+    return net.eval()
+
+
+def train_images(rows: slice) -> tuple[Tensor, Tensor]:
+    """MNIST's training images ``[n, 1, 28, 28]`` in [0, 1] and their labels."""
+    pixels = idx("train-images-idx3-ubyte.gz", 16).view(-1, 1, 28, 28)[rows]
+    return pixels.float() / 255, idx("train-labels-idx1-ubyte.gz", 8)[rows].long()
+
+
+def unseen() -> tuple[Tensor, Tensor]:
+    """40,000 images that the network was not trained on, in an order drawn once."""
+    (a, b), (c, d) = train_images(slice(_TRAINED_ON, 60_000)), mnist()
+    order = torch.randperm(40_000, generator=torch.Generator().manual_seed(0))
+    return torch.cat([a, c])[order], torch.cat([b, d])[order]
+
+
+def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
+    with torch.no_grad():
+        return float(torch.cat([net(part).argmax(1) for part in x.split(500)]).eq(y).double().mean())
