@@ -198,6 +198,12 @@ def mnist() -> tuple[Tensor, Tensor]:
     return pixels, _idx("t10k-labels-idx1-ubyte.gz", 8).long()
 
 
+def mnist_training() -> tuple[Tensor, Tensor]:
+    """MNIST's 60,000 training images ``[n, 1, 28, 28]`` in [0, 1] and their labels."""
+    pixels = _idx("train-images-idx3-ubyte.gz", 16).view(-1, 1, 28, 28).float() / 255
+    return pixels, _idx("train-labels-idx1-ubyte.gz", 8).long()
+
+
 def _idx(file: str, header: int) -> Tensor:
     with gzip.open(DATA / "images/mnist" / file) as stream:
         return torch.frombuffer(bytearray(stream.read()[header:]), dtype=torch.uint8)
