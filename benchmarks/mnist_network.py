@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from benchmarks.models import idx, mnist
+from benchmarks.models import mnist, mnist_training
 
 EARLY, LATE, DROPOUT = "4", "8", 9
 """Layers: the last convolution's, the last hidden one, and the one that drops."""
@@ -34,7 +34,7 @@ def network(width: int = 16, inputs: int = _TRAINED_ON, epochs: int = 7) -> nn.S
         nn.Dropout(0.3),
         nn.Linear(128, 10),
     )
-    x, y = train_images(slice(0, inputs))
+    x, y = mnist_training(slice(0, inputs))
     optimiser = torch.optim.Adam(net.parameters(), 2e-3)
     steps = epochs * math.ceil(inputs / 128)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
@@ -49,15 +49,9 @@ def network(width: int = 16, inputs: int = _TRAINED_ON, epochs: int = 7) -> nn.S
     return net.eval()
 
 
-def train_images(rows: slice) -> tuple[Tensor, Tensor]:
-    """MNIST's training images ``[n, 1, 28, 28]`` in [0, 1] and their labels."""
-    pixels = idx("train-images-idx3-ubyte.gz", 16).view(-1, 1, 28, 28)[rows]
-    return pixels.float() / 255, idx("train-labels-idx1-ubyte.gz", 8)[rows].long()
-
-
 def unseen() -> tuple[Tensor, Tensor]:
     """40,000 images that the network was not trained on, in an order drawn once."""
-    (a, b), (c, d) = train_images(slice(_TRAINED_ON, 60_000)), mnist()
+    (a, b), (c, d) = mnist_training(slice(_TRAINED_ON, 60_000)), mnist()
     order = torch.randperm(40_000, generator=torch.Generator().manual_seed(0))
     return torch.cat([a, c])[order], torch.cat([b, d])[order]
 

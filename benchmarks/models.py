@@ -194,11 +194,17 @@ def _loaded(network: nn.Module, file: str) -> nn.Module:
 
 def mnist() -> tuple[Tensor, Tensor]:
     """MNIST's 10,000 test images ``[n, 1, 28, 28]`` in [0, 1] and their labels."""
-    pixels = idx("t10k-images-idx3-ubyte.gz", 16).view(-1, 1, 28, 28).float() / 255
-    return pixels, idx("t10k-labels-idx1-ubyte.gz", 8).long()
+    pixels = _idx("t10k-images-idx3-ubyte.gz", 16).view(-1, 1, 28, 28).float() / 255
+    return pixels, _idx("t10k-labels-idx1-ubyte.gz", 8).long()
 
 
-def idx(file: str, header: int) -> Tensor:
+def mnist_training(rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
+    """MNIST's 60,000 training images ``[n, 1, 28, 28]`` in [0, 1] and their labels, or some of them."""
+    pixels = _idx("train-images-idx3-ubyte.gz", 16).view(-1, 1, 28, 28)[rows]
+    return pixels.float() / 255, _idx("train-labels-idx1-ubyte.gz", 8)[rows].long()
+
+
+def _idx(file: str, header: int) -> Tensor:
     """The bytes of one of MNIST's files behind its header."""
     with gzip.open(DATA / "images/mnist" / file) as stream:
         return torch.frombuffer(bytearray(stream.read()[header:]), dtype=torch.uint8)

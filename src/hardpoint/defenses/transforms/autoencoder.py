@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from hardpoint.core.rows import chunks
+from hardpoint.defenses.descent import Schedule, descend
 from hardpoint.defenses.fingerprint import fingerprint
 from hardpoint.defenses.stage import GradientPath
 from hardpoint.defenses.transforms._shared import (
@@ -19,7 +19,7 @@ from hardpoint.defenses.transforms._shared import (
     positive,
     whole_number,
 )
-from hardpoint.engine.guard import full_precision, preserved_random_state
+from hardpoint.engine.guard import preserved_random_state
 
 _BATCH = 64
 _RATE = 3e-3
@@ -86,7 +86,7 @@ class DenoisingAutoencoder:
         with preserved_random_state(seed=seed):
             network = _image_network(shape, hidden or 16) if len(shape) > 1 else _table_network(shape, hidden)
         network = network.to(x.device, x.dtype)
-        with full_precision(), torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False):
             _train(network, (x.detach() - mean) / scale, epochs, noise, seed)
         settings: dict[str, int | float] = {"epochs": epochs, "noise": noise, "hidden": hidden, "seed": seed}
         return cls(network.eval().requires_grad_(False), mean, scale, shape, settings)
@@ -140,12 +140,11 @@ def _table_network(shape: tuple[int, ...], hidden: int) -> nn.Module:
 def _train(network: nn.Module, x: Tensor, epochs: int, noise: float, seed: int) -> None:
     # drawn on the CPU, so that every device sees the same noise
     source = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(network.parameters(), _RATE)
-    for _ in range(epochs):
-        for rows in chunks(torch.randperm(len(x), generator=source), _BATCH):
-            clean = x[rows.to(x.device)]
-            drawn = torch.randn(clean.shape, generator=source, dtype=x.dtype).to(x.device)
-            loss = (network(clean + noise * drawn) - clean).square().mean()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+
+    def loss(rows: Tensor) -> Tensor:
+        clean = x[rows.to(x.device)]
+        drawn = torch.randn(clean.shape, generator=source, dtype=x.dtype).to(x.device)
+        missed: Tensor = network(clean + noise * drawn) - clean
+        return missed.square().mean()
+
+    descend(network.parameters(), len(x), loss, Schedule(epochs, _RATE, _BATCH, decay=False), source)
