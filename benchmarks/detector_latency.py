@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import hardpoint as hp
 from benchmarks.measure import Options, Table, interleaved, median, peak_memory
-from benchmarks.mnist_network import LATE, accuracy, network, train_images
-from benchmarks.models import mnist
+from benchmarks.mnist_network import LATE, accuracy, network
+from benchmarks.models import mnist, mnist_training
 from hardpoint.defenses import added_latency, calibrated
 from hardpoint.defenses.defended import DefendedModel
 from hardpoint.defenses.detectors import Energy, Mahalanobis, NearestNeighbours
@@ -34,7 +34,7 @@ def _added(options: Options) -> Table:
     bank = 10_000 if options.quick else 50_000
     width = _width_of_5ms()
     net = network(width, inputs=2_000, epochs=2)
-    x, y = train_images(slice(10_000, 10_000 + bank))
+    x, y = mnist_training(slice(10_000, 10_000 + bank))
     began = time.perf_counter()
     model = hp.Defended(net)
     seen = model.look(x, (LATE,))
