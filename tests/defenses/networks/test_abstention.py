@@ -22,7 +22,7 @@ def test_it_answers_as_many_benign_inputs_as_was_asked_for_and_only_accepted_err
     lead = top[:, 0] - top[:, 1]
     assert lead[refused].max() <= lead[~refused].min()
 
-    x = fresh[~refused][:60]
+    x = fresh[~refused][:30]
     y, threat = ensemble.predict(x), hp.Linf(0.12)
     bare = hp.assess(ensemble, x, y, threat=threat, progress=False)
     guarded = hp.assess(model, x, y, threat=threat, progress=False)
