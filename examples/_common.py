@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -21,13 +21,21 @@ def data_file(path: str) -> Path:
     return Path(os.environ.get("HARDPOINT_DATA", "../shared/data")) / path
 
 
-def fit(net: nn.Module, x: Tensor, y: Tensor, epochs: int, weight: Tensor | None = None) -> nn.Module:
-    """``net`` trained by Adam; classes may weigh differently. Returned ready to be assessed."""
+def fit(
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    epochs: int,
+    weight: Tensor | None = None,
+    seen_as: Callable[[Tensor], Tensor] = lambda batch: batch,
+) -> nn.Module:
+    """``net`` trained by Adam; classes may weigh differently, and pictures be changed each time they are shown.
+    Returned ready to be assessed."""
     adam = torch.optim.Adam(net.parameters(), 2e-3)
     for _ in range(epochs):
         for rows in torch.randperm(len(x)).split(64):
             adam.zero_grad()
-            nn.functional.cross_entropy(net(x[rows]), y[rows], weight).backward()
+            nn.functional.cross_entropy(net(seen_as(x[rows])), y[rows], weight).backward()
             adam.step()
     return net.eval()
 

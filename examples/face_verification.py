@@ -106,10 +106,23 @@ def trained(x: Tensor, y: Tensor, epochs: int) -> nn.Module:
         def forward(self, x: Tensor) -> Tensor:
             return 16 * self.direction(x) @ functional.normalize(self.people, dim=1).T
 
-    moved = [x, x.flip(3)]  # heads turn and move: so do these
-    moved += [x.roll((down, right), (2, 3)) for down, right in ((2, 0), (-2, 0), (0, 2), (0, -2), (2, 2))]
-    fit(Angles(), torch.cat(moved), y.repeat(len(moved)), epochs)
+    fit(Angles(), x, y, epochs, seen_as=moved)
     return direction.eval()
+
+
+def moved(x: Tensor) -> Tensor:
+    """Heads turn, move, and stand in other light: so do these, at random; half of them are mirrored."""
+    n = len(x)
+    turn, size = (torch.rand(n) - 0.5) * 0.3, 1 + (torch.rand(n) - 0.5) * 0.2
+    mirror = torch.where(torch.rand(n) < 0.5, -1.0, 1.0)
+    rows = [
+        torch.stack([mirror * size * turn.cos(), -size * turn.sin()], 1),
+        torch.stack([mirror * size * turn.sin(), size * turn.cos()], 1),
+    ]
+    pose = torch.cat([torch.stack(rows, 1), (torch.rand(n, 2, 1) - 0.5) * 0.12], 2)
+    grid = functional.affine_grid(pose, list(x.shape), align_corners=False)
+    placed = functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
+    return (placed * (1 + (torch.rand(n, 1, 1, 1) - 0.5) * 0.4)).clamp(0, 1)
 
 
 def enrolled(direction: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,7 +151,7 @@ def wrong_doors(y: Tensor, wrong: Tensor) -> dict[str, hp.Rate]:
     return {word: hp.Rate.of(int(wrong[of].sum()), int(of.sum())) for word, of in kinds.items()}
 
 
-def main(strangers: int = 14, epochs: int = 12, passes: int | None = None) -> None:
+def main(strangers: int = 14, epochs: int = 60, passes: int | None = None) -> None:
     if not FILE.exists():
         print(f"There are no faces at {FILE}, and none that could stand in for them: set HARDPOINT_DATA.")
         return
