@@ -52,7 +52,7 @@ def boundary() -> torch.nn.Module:
 
 def near_it(n: int = 40) -> tuple[Tensor, Tensor]:
     x = torch.full((n, 2), 0.5)
-    x[:, 0] = 0.42 + 0.06 * rand(n)
+    x[:, 0] = 0.41 + 0.05 * rand(n)
     return x, torch.zeros(n, dtype=torch.int64)
 
 

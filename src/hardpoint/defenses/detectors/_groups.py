@@ -83,7 +83,8 @@ class Groups:
         ends = self.sizes.cumsum(0).tolist()
         places = [slice(end - size, end) for end, size in zip(ends, self.sizes.tolist(), strict=True)]
         numbers = (self.centres, self.radii, self.order, self.mean, self.basis, self.sketches, self.squares)
-        return _Held(*(part.numpy() for part in numbers), self.sizes.numpy(), places)
+        centres, radii, order, mean, basis, sketches, squares = (part.numpy() for part in numbers)
+        return _Held(centres, radii, order, mean, basis, sketches, squares, self.sizes.numpy(), places)
 
     def nearest(self, row: Tensor, bank: Tensor, k: int) -> Tensor | None:
         """int64 ``[k]``: the rows of ``bank`` nearest to ``row`` ``[d]``, nearest first; None where all of the bank had
