@@ -60,7 +60,8 @@ def doubts(results: Mapping[str, Result]) -> None:
 
 def results_of(table: Ablation) -> dict[str, Result]:
     """The assessments of an ablation by name."""
-    return {"undefended": table.undefended, **{part.name: part.result for part in table.parts}}
+    names = ("undefended", *(part.name for part in table.parts))
+    return dict(zip(names, (table.undefended, *table.results), strict=True))
 
 
 def chart(path: str, title: str, groups: Mapping[str, Mapping[str, Rate]]) -> None:

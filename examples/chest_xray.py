@@ -93,7 +93,7 @@ def main(patients: int = 200, epochs: int = 8, passes: int | None = None) -> Non
     bars: dict[str, dict[str, hp.Rate]] = {}
     for name, reader, result in (
         ("network alone", plain, table.undefended),
-        ("with the detectors", model, table.whole.result),
+        ("with the detectors", model, table.results[-1]),
     ):
         before, after = reader.predict(x), reader.predict(result.adversarial)
         print(f"{name}:")
@@ -111,7 +111,7 @@ def main(patients: int = 200, epochs: int = 8, passes: int | None = None) -> Non
     print("What goes to a person without an attack was not attacked: the wrong answers are at least these.")
     doubts(results_of(table))
     chart("xray.svg", "Chest X-rays answered right", bars)
-    print(table.whole.result.report("xray.html"))
+    print(table.report("xray.html"))
 
 
 if __name__ == "__main__":

@@ -184,7 +184,7 @@ def main(strangers: int = 14, epochs: int = 60, passes: int | None = None) -> No
     bars: dict[str, dict[str, hp.Rate]] = {}
     for name, model, judged in (
         ("the door as it is", hp.Defended(door), table.undefended),
-        ("behind a filter", hp.Defended(door, [defenses.MedianSmoothing(3)]), table.whole.result),
+        ("behind a filter", hp.Defended(door, [defenses.MedianSmoothing(3)]), table.results[-1]),
         ("strictest threshold", hp.Defended(stricter), result),
     ):
         print(f"{name}:")
@@ -194,7 +194,7 @@ def main(strangers: int = 14, epochs: int = 60, passes: int | None = None) -> No
             bars[f"{name}: {word.split()[0]}"] = {"by mistake": before, "under attack": after[word]}
     doubts({**results_of(table), "strictest threshold": result})
     chart("faces.svg", "How often the door opens for strangers, or stays shut for its owner", bars)
-    print(table.undefended.report("faces.html"))
+    print(table.report("faces.html"))
 
 
 if __name__ == "__main__":

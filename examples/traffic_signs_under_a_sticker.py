@@ -52,7 +52,7 @@ def chosen(these: Signs, many: int) -> tuple[Tensor, Tensor]:
 def said_of_stops(these: Signs, table: Ablation, models: list[Model], x: Tensor, y: Tensor) -> None:
     """How many stop signs are read as what, without defence, and with all of them."""
     stop = y == these.names.index("stop")
-    results = (table.undefended, table.whole.result)
+    results = (table.undefended, table.results[-1])
     for result, model, word in zip(
         results, models, ("the bare network", "all defences together"), strict=True
     ):
@@ -104,10 +104,10 @@ def main(many: int = 18, epochs: int = 5, passes: int | None = None, shown: int 
     doubts(results_of(table))
     print(f"The detector: {model.alarms[0].guarantee}")
 
-    both = [x[:shown], table.undefended.adversarial[:shown], table.whole.result.adversarial[:shown]]
+    both = [x[:shown], table.undefended.adversarial[:shown], table.results[-1].adversarial[:shown]]
     Path("sticker.png").write_bytes(strip(both))
     chart("sticker.svg", "Signs read right, with a sticker on 4 % of the picture", bars_of(table))
-    print(table.whole.result.report("sticker.html"))
+    print(table.report("sticker.html"))
 
 
 if __name__ == "__main__":
