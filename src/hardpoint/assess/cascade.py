@@ -91,7 +91,8 @@ def cascade(
     if threat.access is Access.GRADIENTS:
         fast, standard = arsenal.fast(), arsenal.standard()
         if thorough:
-            fast = everyone(*(s.attack for s in (*fast, *standard)), *arsenal.extra(), *transfer)
+            once = dict.fromkeys(stage.attack for stage in (*fast, *standard))
+            fast = everyone(*once, *arsenal.extra(), *transfer)
         stages = standard if mode is Mode.STANDARD else fast
         if getattr(threat.goal, "refusal", None) is None:
             return stages
