@@ -44,11 +44,11 @@ TERMS: dict[str, Diversity | None] = {
     NONE: None,
     "ADP 2, 0.5": AdaptiveDiversity(2.0, 0.5),
     "GAL 0.5": GradientAlignment(0.5),
-    "TRS 3, 0": TransferReduction(3.0, 0.0),
-    "TRS 3, 0.3": TransferReduction(3.0, 0.3),
-    "TRS 0, 0.3": TransferReduction(0.0, 0.3),
+    "TRS 1, 1": TransferReduction(1.0, 1.0),
+    "TRS 0, 1": TransferReduction(0.0, 1.0),
 }
-"""The last has no term that tells members apart: what smoothness alone does."""
+"""Weights from the papers, and for TRS picked on a part of the training data of another seed. The last has no term that
+tells members apart: what smoothness does alone."""
 
 
 @dataclass(frozen=True)

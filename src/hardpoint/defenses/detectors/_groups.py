@@ -65,7 +65,9 @@ class Groups:
             sizes = torch.bincount(member, minlength=count)
             centres = torch.where(sizes.unsqueeze(1) > 0, sums / sizes.clamp_min(1).unsqueeze(1), centres)
         member = _nearest_centre(bank, centres)
-        apart: Tensor = torch.linalg.vector_norm(bank - centres[member], dim=1)
+        sizes = torch.bincount(member, minlength=count)
+        pairs = zip(chunks(bank, _ROWS), chunks(member, _ROWS), strict=True)
+        apart = torch.cat([torch.linalg.vector_norm(part - centres[of], dim=1) for part, of in pairs])
         order = member.argsort(stable=True)
         radii = bank.new_zeros(count).scatter_reduce_(0, member, apart, "amax")
         mean = bank.mean(0)
@@ -74,7 +76,6 @@ class Groups:
         sketches = torch.cat(
             [_sketch(bank[part], mean, basis) for part in chunks(order, _ROWS)]
         ).T.contiguous()
-        sizes = torch.bincount(member, minlength=count)
         squares = (1.0 - _SLACK) * sketches.square().sum(0)
         return cls(centres, radii, sizes, order, mean, basis, sketches, squares)
 
