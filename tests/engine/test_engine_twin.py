@@ -187,7 +187,7 @@ def test_a_step_that_disagrees_is_dropped(cache, monkeypatch):
         def forward(self, x):
             return self.layer(x)
 
-    monkeypatch.setattr(twins, "_times_of", lambda copies, x, **_: [1.0, 0.1], raising=False)
+    monkeypatch.setattr(twins, "times_of", lambda copies, x, **_: [1.0, 0.1], raising=False)
     plan = choose_twin(TorchModel(Fine().eval()), rand(64, 8) - 0.5)
     assert not plan.bfloat16
     assert choose_twin(

@@ -97,13 +97,19 @@ class StandaloneAttack:
         adapter = load_model(model)
         threat = usable_threat(threat, adapter, attack.needs)
         with preserved_random_state(seed=seed % 2**63):
-            result = _attack_alone(attack, adapter, MemoryDataset(x, y), threat, seed, batch_size)
+            result = attack_alone(attack, adapter, MemoryDataset(x, y), threat, seed, batch_size)
         return result.to(x.device) if isinstance(x, Tensor) else result.to(torch.device("cpu"))
 
 
-def _attack_alone(
-    attack: Attack, model: Model, data: MemoryDataset, threat: Threat, seed: int, batch_size: int | None
+def attack_alone(
+    attack: Attack,
+    model: Model,
+    data: MemoryDataset,
+    threat: Threat,
+    seed: int,
+    batch_size: int | None = None,
 ) -> AttackResult:
+    """``attack`` on all of ``data``, without a cascade around it; ``model`` and ``threat`` are known to fit."""
     check_dataset(data, model.box)
     if isinstance(model, Differentiable):
         refuse_training_layers(model.module)

@@ -86,8 +86,8 @@ class Twin:
     """What the oracle asks during a search: a ``Searchable`` around the copied module."""
 
     def __init__(self, model: Differentiable, module: nn.Module, plan: TwinPlan) -> None:
-        self.plan = plan
-        self._module, self._read = module, model.module_scores
+        self.plan, self.module = plan, module
+        self._read = model.module_scores
         self._dtype = next((t.dtype for t in module.parameters() if t.dtype in _FLOATS), None)
 
     @property
@@ -98,7 +98,7 @@ class Twin:
         wanted = x.to(self._dtype) if self._dtype is not None and x.dtype != self._dtype else x
         if self.plan.channels_last and wanted.dim() == 4:
             wanted = wanted.contiguous(memory_format=torch.channels_last)
-        scores = self._read(self._module(wanted))
+        scores = self._read(self.module(wanted))
         return scores if scores.dtype in (torch.float32, torch.float64) else scores.float()
 
     def scores(self, x: Tensor) -> Tensor:
@@ -148,12 +148,22 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
 
     Returns the module unchanged where its graph cannot be traced or holds nothing to fold.
     """
+    return _folded(module)[0]
+
+
+def folded_norms(module: nn.Module) -> dict[str, str]:
+    """By layer, the name of the batch norm that ``fold_batch_norms`` folds into it."""
+    return _folded(module)[1]
+
+
+def _folded(module: nn.Module) -> tuple[nn.Module, dict[str, str]]:
+    pairs: dict[str, str] = {}
     if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
-        return module
+        return module, pairs
     try:
         traced = fx.symbolic_trace(module)
     except Exception:  # data-dependent control flow and the like: torch raises many kinds
-        return module
+        return module, pairs
     layers = dict(traced.named_modules())
     for node in list(traced.graph.nodes):
         if node.op != "call_module" or not isinstance(
@@ -173,10 +183,11 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
             fused = fuse_conv_bn_eval(before, norm)
         _replace_layer(traced, source.target, fused.requires_grad_(False))
         layers[source.target] = fused
+        pairs[source.target] = str(node.target)
         node.replace_all_uses_with(source)
         traced.graph.erase_node(node)
     traced.recompile()
-    return traced
+    return traced, pairs
 
 
 def _replace_layer(root: nn.Module, path: str, new: nn.Module) -> None:
@@ -205,12 +216,12 @@ def choose_twin(model: Model, x: Tensor, crossings: tuple[tuple[str, Crossing], 
     best, speedup = plain, 1.0
     with preserved_random_state(seed=0):
         current = build_twin(model, plain)
-        for step in _steps(model, best, x):
+        for step in candidate_steps(model, x):
             candidate = replace(best, **step)  # type: ignore[arg-type]
             twin = _usable(model, candidate, x)
             if twin is None:
                 continue
-            before, after = _times_of([current, twin], x)
+            before, after = times_of([current, twin], x)
             if after < 0.9 * before:
                 best, current, speedup = candidate, twin, speedup * before / after
     best = replace(best, speedup=round(speedup, 2))
@@ -228,7 +239,8 @@ def _usable(model: Differentiable, plan: TwinPlan, x: Tensor) -> Twin | Itself |
         return None
 
 
-def _steps(model: Differentiable, plan: TwinPlan, x: Tensor) -> list[dict[str, bool]]:
+def candidate_steps(model: Differentiable, x: Tensor) -> list[dict[str, bool]]:
+    """Ways to make a copy faster that may apply to inputs like ``x``, in the order in which they are tried."""
     layers = list(model.module.modules())
     steps: list[dict[str, bool]] = []
     if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in layers):
@@ -256,7 +268,7 @@ def _agrees(model: Model, twin: Twin | Itself, x: Tensor) -> bool:
     return bool(same >= (0.96 if loose else 1.0)) and gap <= float(spread) * (0.1 if loose else 1e-3)
 
 
-def _times_of(twins: list[Twin | Itself], x: Tensor, turns: int = 7) -> list[float]:
+def times_of(twins: list[Twin | Itself], x: Tensor, turns: int = 7) -> list[float]:
     """Least seconds of a forward and a backward pass to the input by each copy, taken in turn: other work on the
     machine only adds, and adds to all alike. A copy three times as slow as the first is not asked again."""
     for _ in range(2):  # the first pass also prepares kernels

@@ -117,6 +117,24 @@ def _first_difference(old: Any, new: Any, name: str = "") -> tuple[str, Any, Any
     return _first_difference(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
 
 
+def begin_plan(file: Path, plan: Mapping[str, Any]) -> None:
+    """Write what identifies a piece of work to ``file``, or see that it is the same work.
+
+    Raises:
+        RunError: when the file holds another plan; the first difference is named.
+    """
+    if not file.exists():
+        write_json(file, plan)
+        return
+    old, new = read_json(file), json.loads(json.dumps(finite(dict(plan))))
+    if old != new:
+        key, before, now = _first_difference(old, new)
+        raise RunError(
+            f"{file.parent} holds a run with another {key} ({before!r}, now {now!r})",
+            "resume with the same settings, or give a new folder",
+        )
+
+
 class AssessmentFolder:
     """The folder of one assessment inside a run."""
 
@@ -128,23 +146,8 @@ class AssessmentFolder:
         return (self.path / "assessment.json").exists()
 
     def begin(self, plan: Mapping[str, Any]) -> None:
-        """Start, or continue a run with the same ``plan``.
-
-        Raises:
-            RunError: when the folder holds work under another plan; the first difference is named.
-        """
-        file = self.path / "plan.json"
-        if not file.exists():
-            write_json(file, plan)
-            return
-        old = read_json(file)
-        new = json.loads(json.dumps(finite(dict(plan))))
-        if old != new:
-            key, before, now = _first_difference(old, new)
-            raise RunError(
-                f"{self.path} holds a run with another {key} ({before!r}, now {now!r})",
-                "resume with the same settings, or give a new folder",
-            )
+        """Start, or continue a run with the same ``plan``; raises ``RunError`` for another, as ``begin_plan`` does."""
+        begin_plan(self.path / "plan.json", plan)
 
     def shards(self, wanted: int) -> int:
         """Into how many parts each stage of the work is cut: ``wanted`` when it begins, and ever after the same, so

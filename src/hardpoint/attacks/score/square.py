@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -106,19 +107,17 @@ class Square(StandaloneAttack):
         sign = task.rng.fork("sign").sign(task.index, (channels, 1, 1), task.turn, task.x.dtype)
         region = task.region
         if not isinstance(region, _Spendable):
-            push = sign * per_row(2 * region.reach, sign) * window
-            inside = (window > 0).expand(len(best), channels, *window.shape[2:]).reshape(best.shape)
-            return region.project(torch.where(inside, task.x + self._like(push, best), best))
-        source = self._window(task, "source")
-        cleared = torch.maximum(window, source).expand(-1, channels, -1, -1).reshape(best.shape) > 0
-        base = torch.where(cleared, task.x, best)
+            pushed = self._move(task.x, sign * per_row(2 * region.reach, sign))
+            return region.project(torch.where(self._like(window, best), pushed, best))
+        cleared = window | self._window(task, "source")
+        base = torch.where(self._like(cleared, best), task.x, best)
         # a bump that falls off from the window's middle, as the paper's L2 windows do
-        bump = self._like(sign * self._bump(window), best)
+        bump = self._like(sign * self._bump(window.to(best.dtype)), best)
         if isinstance(region, L0Region):
             return region.project(base + region.ascent(bump, base) * per_row(region.reach, best))
 
         # what the window holds already weighs as much as the bump (paper, algorithm 3)
-        held = torch.where(self._like(window, best) > 0, best - task.x, 0.0)
+        held = torch.where(self._like(window, best), best - task.x, 0.0)
         change = unit_change(unit_change(bump, region) + unit_change(held, region), region)
         return region.project(base + change * per_row(region.spare(base).to(best.dtype), best))
 
@@ -133,20 +132,20 @@ class Square(StandaloneAttack):
         return values.expand(len(x), channels, height, width).reshape(x.shape)
 
     def _window(self, task: Task, use: str) -> Tensor:
-        """``[n, 1, height, width]`` of 0 and 1: one window per input, its size by the input's turn."""
+        """Bool ``[n, 1, height, width]``: one window per input, its size by the input's turn."""
         _, height, width = plane_of(tuple(task.x.shape[1:]))
-        area = self._share(task.turn) * height * width
-        side = area.sqrt().round()
-        rows = torch.clamp(side, 1, height)
-        columns = torch.clamp((area / rows).round(), 1, width)
+        marks, by_halvings = self._sizes(height, width, task.x.device)
+        position = task.turn.double() * (10_000 / self.queries if self.rescale else 1.0)
+        sizes = by_halvings[torch.bucketize(position, marks)]
+        plane = torch.tensor([height, width], dtype=torch.float64, device=sizes.device)
         u = task.rng.fork(use).uniform(task.index, (2,), task.turn, torch.float64)
-        top = (u[:, 0] * (height - rows + 1)).floor()
-        left = (u[:, 1] * (width - columns + 1)).floor()
-        y = torch.arange(height, device=area.device)
-        x = torch.arange(width, device=area.device)
-        in_rows = (y >= top.unsqueeze(1)) & (y < (top + rows).unsqueeze(1))
-        in_columns = (x >= left.unsqueeze(1)) & (x < (left + columns).unsqueeze(1))
-        return (in_rows.unsqueeze(2) & in_columns.unsqueeze(1)).unsqueeze(1).to(task.x.dtype)
+        start = (u * (plane + 1 - sizes)).floor()
+        end = start + sizes
+        y = torch.arange(height, device=sizes.device)
+        x = torch.arange(width, device=sizes.device)
+        in_rows = (y >= start[:, :1]) & (y < end[:, :1])
+        in_columns = (x >= start[:, 1:]) & (x < end[:, 1:])
+        return (in_rows.unsqueeze(2) & in_columns.unsqueeze(1)).unsqueeze(1)
 
     @staticmethod
     def _bump(window: Tensor) -> Tensor:
@@ -159,8 +158,13 @@ class Square(StandaloneAttack):
             tents.append(torch.minimum(from_start, from_end))
         return tents[0].unsqueeze(3) * tents[1].unsqueeze(2)
 
-    def _share(self, turn: Tensor) -> Tensor:
-        """float64 ``[n]``: the share of the input that windows cover after ``turn`` queries."""
-        position = turn.double() * (10_000 / self.queries if self.rescale else 1.0)
-        marks = torch.tensor(_HALVINGS, dtype=torch.float64, device=turn.device)
-        return self.p_init * 0.5 ** (position.unsqueeze(1) > marks).sum(1).double()
+    @lru_cache(maxsize=8)  # noqa: B019 - the attack is frozen and small
+    def _sizes(self, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The queries, of 10,000, after which windows shrink, float64 ``[h]``, and rows and columns of a window after
+        so many halvings, float64 ``[h + 1, 2]``."""
+        marks = torch.tensor(_HALVINGS, dtype=torch.float64, device=device)
+        area = self.p_init * 0.5 ** torch.arange(len(marks) + 1, dtype=torch.float64, device=device)
+        area = area * height * width
+        rows = area.sqrt().round().clamp(1, height)
+        columns = (area / rows).round().clamp(1, width)
+        return marks, torch.stack([rows, columns], dim=1)

@@ -14,9 +14,9 @@ from torch.nn import functional
 from hardpoint.core.box import Box
 from hardpoint.core.errors import DataError, ModelError, ThreatError
 from hardpoint.core.rng import Rng
-from hardpoint.core.rows import per_row
 from hardpoint.defenses.descent import EpochDone, Schedule, descend
 from hardpoint.defenses.networks.diversity import Diversity
+from hardpoint.engine.ascent import ascend
 from hardpoint.engine.guard import preserved_random_state
 from hardpoint.models.torch import class_scores, weights_sha256
 from hardpoint.threats.perturbation import Perturbation
@@ -51,13 +51,13 @@ class AttackedInputs:
     def of(self, members: Sequence[nn.Module], x: Tensor, y: Tensor, rng: Rng, index: Tensor) -> Tensor:
         """``x`` ``[b, ...]`` attacked; ``index`` are the inputs' positions in the data, which draws belong to."""
         region = self.perturbation.around(x, Box.of(self.input_range))
-        z = region.sample(rng, index)
-        step = per_row(region.reach * (2.5 / self.steps), x)
-        for _ in range(self.steps):
-            z = z.detach().requires_grad_(True)
-            (gradient,) = torch.autograd.grad(_losses(_scores(members, z), y), z)
-            z = region.project(z.detach() + step * region.ascent(gradient, z.detach()))
-        return z.detach()
+        return ascend(
+            lambda z: _losses(_scores(members, z), y),
+            region,
+            region.sample(rng, index),
+            steps=self.steps,
+            length=2.5 / self.steps,
+        )
 
 
 def train_members(

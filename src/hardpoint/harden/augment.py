@@ -1,0 +1,133 @@
+"""Changes of a batch before it is learned from; every draw belongs to an input and an update."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hardpoint.core.errors import ConfigError, DataError
+from hardpoint.core.rng import Rng
+from hardpoint.core.rows import per_row
+
+
+@runtime_checkable
+class Augmentation(Protocol):
+    """A frozen dataclass; called with a batch, gives the changed batch."""
+
+    def __call__(self, x: Tensor, targets: Tensor, rng: Rng, index: Tensor) -> tuple[Tensor, Tensor]:
+        """``x`` ``[b, ...]`` and ``targets`` ``[b, K]`` changed; ``index`` says whom the draws belong to."""
+        ...
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Every second image mirrored left to right."""
+
+    def __call__(self, x: Tensor, targets: Tensor, rng: Rng, index: Tensor) -> tuple[Tensor, Tensor]:
+        _images(x, "Flip")
+        mirrored = per_row(rng.fork("flip").uniform(index) < 0.5, x)
+        return torch.where(mirrored, x.flip(-1), x), targets
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Images shifted by up to ``pad`` pixels each way; what comes in is zero.
+
+    Args:
+        pad: pixels.
+    """
+
+    pad: int = 4
+
+    def __post_init__(self) -> None:
+        _whole(self.pad, "pad")
+
+    def __call__(self, x: Tensor, targets: Tensor, rng: Rng, index: Tensor) -> tuple[Tensor, Tensor]:
+        _images(x, "Crop")
+        b, c, h, w = x.shape
+        wide = functional.pad(x, (self.pad,) * 4)
+        start = rng.fork("crop").integers(index, 2 * self.pad + 1, (2,))
+        rows = (start[:, :1] + torch.arange(h, device=x.device)).view(b, 1, h, 1)
+        columns = (start[:, 1:] + torch.arange(w, device=x.device)).view(b, 1, 1, w)
+        tall = wide.gather(2, rows.expand(b, c, h, wide.shape[3]))
+        return tall.gather(3, columns.expand(b, c, h, w)), targets
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """A square of each image blanked (DeVries and Taylor, 2017).
+
+    Args:
+        size: its side in pixels; squares may reach over the edge.
+    """
+
+    size: int = 8
+
+    def __post_init__(self) -> None:
+        _whole(self.size, "size")
+
+    def __call__(self, x: Tensor, targets: Tensor, rng: Rng, index: Tensor) -> tuple[Tensor, Tensor]:
+        _images(x, "Cutout")
+        h, w = x.shape[-2:]
+        u = rng.fork("cutout").uniform(index, (2,))
+        middle = (u * torch.tensor([h, w], device=x.device)).floor()
+        rows = (torch.arange(h, device=x.device) - middle[:, :1] + self.size // 2) // self.size == 0
+        columns = (torch.arange(w, device=x.device) - middle[:, 1:] + self.size // 2) // self.size == 0
+        inside = (rows[:, None, :, None] & columns[:, None, None, :]).expand_as(x)
+        return x.masked_fill(inside, 0.0), targets
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Pairs of inputs mixed, and their labels (Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018).
+
+    Args:
+        share: the largest share of the second; drawn evenly from 0 for each pair.
+    """
+
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 0.5:
+            raise ConfigError(f"share is {self.share!r}", "give a number above 0, at most 0.5")
+
+    def __call__(self, x: Tensor, targets: Tensor, rng: Rng, index: Tensor) -> tuple[Tensor, Tensor]:
+        other = torch.arange(len(x), device=x.device).roll(1)
+        share = self.share * rng.fork("mixup").uniform(index)
+        mixed = torch.lerp(x, x[other], per_row(share, x).to(x.dtype))
+        return mixed, torch.lerp(targets, targets[other], share.unsqueeze(1).to(targets.dtype))
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Gaussian noise.
+
+    Args:
+        sigma: its standard deviation, in the inputs' unit.
+    """
+
+    sigma: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma < float("inf"):
+            raise ConfigError(f"sigma is {self.sigma!r}", "give a finite number above 0")
+
+    def __call__(self, x: Tensor, targets: Tensor, rng: Rng, index: Tensor) -> tuple[Tensor, Tensor]:
+        noise = rng.fork("jitter").normal(index, tuple(x.shape[1:]), dtype=x.dtype)
+        return x + self.sigma * noise, targets
+
+
+def _whole(value: int, word: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{word} is {value!r}", "give a whole number of 1 or more")
+
+
+def _images(x: Tensor, name: str) -> None:
+    if x.dim() != 4:
+        raise DataError(
+            f"{name} changes images, these inputs have shape {tuple(x.shape[1:])}", "leave it out"
+        )

@@ -1,0 +1,111 @@
+"""What a recipe costs, in units of ordinary training, measured on the machine at hand."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from hardpoint.core.rng import Rng
+from hardpoint.engine.guard import full_precision, preserved_random_state
+from hardpoint.harden.learner import Batch, Learner, one_hot
+from hardpoint.harden.recipes import Attacked, NFgsm, Pgd, Plain, Recipe, Replays, ShiftsWeights
+from hardpoint.harden.settings import Optimiser, Training
+
+_TURNS = 5
+BUDGET = 2.0
+"""The price of the default recipe, in units of ordinary training."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds per update.
+
+    Attributes:
+        plain: of ordinary training.
+        recipe: of the recipe.
+        updates: how many will be made.
+    """
+
+    plain: float
+    recipe: float
+    updates: int
+
+    @property
+    def units(self) -> float:
+        """The price of the recipe, ordinary training being 1."""
+        return self.recipe / self.plain
+
+    @property
+    def seconds(self) -> float:
+        """The whole training, without validation."""
+        return self.recipe * self.updates
+
+    def __str__(self) -> str:
+        return f"{self.units:.1f}× ordinary training, about {_told(self.seconds)}"
+
+
+def measured_seconds(
+    learner: Learner, recipes: list[Recipe], training: Training, x: Tensor, y: Tensor, classes: int
+) -> list[float]:
+    """Seconds of one update by each recipe on the batch ``x``, ``y``, taken in turn on a copy; the least of a few."""
+    with full_precision(), preserved_random_state(seed=0):
+        own = _copied(learner)
+        assert isinstance(training.optimiser, Optimiser)
+        optimiser = training.optimiser.over(own.module.parameters(), replace(training, lr=1e-12))
+        batch = Batch(x, y, one_hot(y, classes).to(x.dtype), torch.arange(len(x), device=x.device), Rng(0))
+
+        def update(recipe: Recipe) -> None:
+            attacked = recipe.attacked(own, batch)
+            if isinstance(recipe, Replays):
+                attacked = Attacked(attacked.x.detach().requires_grad_(True))
+            optimiser.zero_grad(set_to_none=True)
+            if isinstance(recipe, ShiftsWeights):
+                with recipe.shifted(own, batch, attacked):
+                    recipe.taught(own, batch, attacked).loss.backward()  # type: ignore[no-untyped-call]
+            else:
+                recipe.taught(own, batch, attacked).loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            own.weights_changed()
+
+        return _least([lambda recipe=recipe: update(recipe) for recipe in recipes], x)  # type: ignore[misc]
+
+
+def within_budget(
+    learner: Learner, training: Training, x: Tensor, y: Tensor, classes: int, budget: float = BUDGET
+) -> Recipe:
+    """The multi-step recipe that ``budget`` units of ordinary training buy here, of at most 10 steps; a single step
+    with noise where they do not buy two."""
+    plain, one, three = measured_seconds(learner, [Plain(), Pgd(1), Pgd(3)], training, x, y, classes)
+    step = max(1e-9, (three - one) / 2)
+    steps = int(1 + (budget * plain - one) / step)
+    return NFgsm() if steps < 2 else Pgd(steps=min(10, steps))
+
+
+def _copied(learner: Learner) -> Learner:
+    model = copy.copy(learner.model)
+    object.__setattr__(model, "module", copy.deepcopy(learner.module).train())
+    return Learner(model, learner.perturbation, learner.craft_mode, learner.plan)
+
+
+def _least(jobs: list[Callable[[], None]], x: Tensor) -> list[float]:
+    best = [float("inf")] * len(jobs)
+    for turn in range(_TURNS + 1):
+        for place, job in enumerate(jobs):
+            began = time.perf_counter()
+            job()
+            if x.is_cuda:
+                torch.cuda.synchronize(x.device)
+            if turn:  # the first pass also prepares kernels
+                best[place] = min(best[place], time.perf_counter() - began)
+    return best
+
+
+def _told(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,277 @@
+"""``harden``: train a network that holds under attack."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hardpoint.assess.arsenal import arsenal_for
+from hardpoint.assess.assess import as_dataset, assess
+from hardpoint.assess.cascade import Mode
+from hardpoint.assess.environment import describe_environment
+from hardpoint.assess.progress import Progress, shown_progress
+from hardpoint.assess.result import Result
+from hardpoint.attacks.base import attack_alone, usable_threat
+from hardpoint.core.access import Access
+from hardpoint.core.errors import DataError, ModelError, ThreatError
+from hardpoint.core.rng import Rng, split_rows
+from hardpoint.core.rows import chunks
+from hardpoint.data import Dataset, MemoryDataset
+from hardpoint.engine.attack import Attack
+from hardpoint.engine.guard import preserved_random_state
+from hardpoint.engine.shadow import fastest_plan
+from hardpoint.engine.twin import TwinPlan
+from hardpoint.evidence.store import RunFolder
+from hardpoint.harden.cost import Cost, measured_seconds, within_budget
+from hardpoint.harden.folder import TrainingFolder
+from hardpoint.harden.learner import CraftMode, Learner
+from hardpoint.harden.names import DEFAULT, recipe_named
+from hardpoint.harden.recipes import Noise, Plain, Recipe
+from hardpoint.harden.result import HardenResult
+from hardpoint.harden.settings import Training
+from hardpoint.harden.trainer import Lesson, Trainer, Validate
+from hardpoint.models.loading import load_model
+from hardpoint.models.torch import TorchModel
+from hardpoint.threats.goals import Untargeted
+from hardpoint.threats.perturbation import Perturbation
+from hardpoint.threats.threat import Threat
+
+_HELD_BACK = 1000
+_BEFORE, _AFTER = "before", "after"
+
+
+def harden(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    *,
+    threat: Threat | Perturbation,
+    recipe: Recipe | str = DEFAULT,
+    training: Training | None = None,
+    craft_mode: CraftMode | str = CraftMode.EVAL,
+    test: Dataset | tuple[Any, Any] | None = None,
+    mode: Mode | str = "fast",
+    seed: int = 0,
+    run_dir: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool | Progress = True,
+) -> HardenResult:
+    """Train a copy of ``model`` to hold under ``threat``, and say what it was worth before and after.
+
+    Args:
+        model: an ``nn.Module``, a ``TorchModel``, or ``"pkg.mod:factory"``; trained from the weights it has.
+        x: training inputs ``[n, ...]`` in the model's input range, or a ``Dataset`` (``y`` is then left out).
+        y: integer labels ``[n]``.
+        threat: what to hold under; untargeted.
+        recipe: how: a recipe, its name, or ``"default"``: as many gradient steps as twice the price of ordinary
+            training buys on this machine.
+        training: how long and how fast.
+        craft_mode: search for examples on the network as it will answer (``"eval"``) or as it learns (``"train"``).
+        test: inputs and labels, or a ``Dataset``, that are not trained on, for the assessments before and after.
+        mode: of these assessments.
+        seed: of every draw.
+        run_dir: folder for checkpoints, curves, weights and assessments; with ``resume``, training goes on there to
+            the same weights that it would have had without the interruption.
+        resume: go on in ``run_dir``.
+        progress: whether to show progress on stderr, or a ``Progress`` of your own.
+
+    Raises:
+        HardpointError: when model, data, threat, settings or folder cannot be used, or training diverges.
+
+    >>> from hardpoint import Linf
+    >>> x = torch.rand(256, 2, generator=torch.Generator().manual_seed(0))
+    >>> y = (x[:, 0] > x[:, 1]).long()
+    >>> net = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 2))
+    >>> done = harden(net, x, y, threat=Linf(0.05), recipe="pgd", training=Training(epochs=3), progress=False)
+    >>> len(done.history), done.model is net
+    (3, False)
+    """
+    training, craft_mode = training or Training(), CraftMode.parse(craft_mode)
+    known = recipe_named(recipe) if isinstance(recipe, str) and recipe != DEFAULT else recipe
+    given = _trainable(model)
+    data, held_out = as_dataset(x, y), _dataset(test)
+    wanted = _usable(threat, given, known)
+    run = RunFolder(run_dir) if run_dir is not None else None
+    with preserved_random_state(), shown_progress(progress) as display:
+        folder = TrainingFolder(run.path / "training") if run is not None else None
+        if run is not None:
+            names = [_BEFORE, _AFTER] if held_out is not None else []
+            run.begin(_header(wanted, recipe, names, seed), resume=resume)
+        before = _assessed(given, held_out, wanted, _BEFORE, mode, seed, run, display)
+        own = replace(given, module=copy.deepcopy(given.module).requires_grad_(True).train())
+        lesson = _lesson(given, data, wanted, training, known, seed)
+        learner, chosen, cost = _prepared(own, lesson, wanted, known, training, craft_mode, seed, folder)
+        trainer = Trainer(
+            learner,
+            chosen,
+            lesson,
+            training,
+            seed=seed,
+            display=display,
+            file=None if folder is None else folder.checkpoint,
+            told=None if folder is None else folder.tell,
+        )
+        display.begin(f"training by {chosen.name}: {cost}", 1)
+        display.end("begins")
+        history = trainer.run()
+        own.module.eval()
+        after = _assessed(own, held_out, wanted, _AFTER, mode, seed, run, display)
+        shown = own.module if isinstance(model, nn.Module) else own
+        result = HardenResult(shown, history, chosen.name, cost, before, after)
+        if folder is not None and run is not None:
+            result.save(folder.weights)
+            run.update(status="finished")
+        return result
+
+
+def _trainable(model: Any) -> TorchModel:
+    """The model as one that can be trained, its network in evaluation mode."""
+    if isinstance(model, nn.Module):
+        model = TorchModel(copy.deepcopy(model).eval())
+    loaded = load_model(model)
+    if not isinstance(loaded, TorchModel):
+        raise ModelError(
+            f"{type(loaded).__name__} has no network that could be trained",
+            "give a torch module or a TorchModel",
+        )
+    if not any(p.numel() for p in loaded.module.parameters()):
+        raise ModelError("the network has no weights", "give one that has")
+    return replace(loaded, module=copy.deepcopy(loaded.module).eval())
+
+
+def _dataset(test: Dataset | tuple[Any, Any] | None) -> Dataset | None:
+    if test is None:
+        return None
+    if isinstance(test, Dataset):
+        return test
+    if not isinstance(test, tuple | list) or len(test) != 2:
+        raise DataError(f"test is {type(test).__name__}", "give (x, y) or a Dataset")
+    return as_dataset(*test)
+
+
+def _usable(threat: Threat | Perturbation, model: TorchModel, recipe: Recipe | str) -> Threat:
+    wanted = usable_threat(threat, model, Access.LABELS)
+    if not isinstance(wanted.goal, Untargeted):
+        raise ThreatError(
+            "the threat has a target", "harden against the untargeted threat, which includes it"
+        )
+    if not isinstance(recipe, Plain | Noise) and not 0 < wanted.perturbation.eps < math.inf:
+        raise ThreatError(f"eps is {wanted.perturbation.eps}", "give a finite budget above 0")
+    return wanted
+
+
+def _lesson(
+    model: TorchModel, data: Dataset, threat: Threat, training: Training, recipe: Recipe | str, seed: int
+) -> Lesson:
+    first, _ = data.rows(torch.arange(min(2, len(data))))
+    classes = model.scores(first).shape[1]
+    everyone = torch.arange(len(data))
+    labels = torch.cat([data.rows(part)[1] for part in chunks(everyone, 4096)])
+    if len(labels) and int(labels.max()) >= classes:
+        raise DataError(
+            f"there is a label {int(labels.max())}, the model has {classes} classes", "give a label it has"
+        )
+    share = min(training.validation, _HELD_BACK / len(data))
+    if share * len(data) < 1:
+        return Lesson(data, everyone, classes, None)
+    rows, held = split_rows(len(data), share, Rng(seed).fork("validation"))
+    attack = None if isinstance(recipe, Plain | Noise) else arsenal_for(threat.perturbation, classes).quick
+    return Lesson(data, rows, classes, _validation(model, data, held, threat, attack, seed))
+
+
+def _validation(
+    model: TorchModel, data: Dataset, held: Tensor, threat: Threat, attack: Attack | None, seed: int
+) -> Validate:
+    """Clean accuracy, and under a short attack, on the rows ``held`` back."""
+    x, y = data.rows(held)
+    held_back = MemoryDataset(x, y)
+
+    def measure(network: nn.Module) -> tuple[float, float | None]:
+        shown = replace(model, module=network)
+        clean = torch.cat([shown.predict(part) for part in chunks(x, 256)]) == y
+        if attack is None:
+            return float(clean.double().mean()), None
+        found = attack_alone(attack, shown, held_back, threat, seed)
+        return float(clean.double().mean()), float((~found.broken).double().mean())
+
+    return measure
+
+
+def _prepared(
+    model: TorchModel,
+    lesson: Lesson,
+    threat: Threat,
+    recipe: Recipe | str,
+    training: Training,
+    craft_mode: CraftMode,
+    seed: int,
+    folder: TrainingFolder | None,
+) -> tuple[Learner, Recipe, Cost]:
+    """What trains, by what, at what price: measured, or as the folder remembers it."""
+    x, y = (part.to(model.device) for part in lesson.data.rows(lesson.rows[: training.batch_size]))
+    about = {
+        "model": replace(model, module=model.module).describe(),
+        "data": lesson.data.describe(),
+        "threat": threat.describe(),
+        "recipe": recipe if isinstance(recipe, str) else repr(recipe),
+        "training": training.describe(),
+        "craft_mode": craft_mode.value,
+        "seed": seed,
+    }
+    known = None if folder is None else folder.begin(about)
+    plan = fastest_plan(model, x) if known is None else known.plan
+    if craft_mode is CraftMode.TRAIN:
+        plan = TwinPlan(copied=False)
+    learner = Learner(model, threat.perturbation, craft_mode, plan)
+    if known is not None:
+        chosen = known.chosen() if isinstance(recipe, str) else recipe
+        return learner, chosen, known.cost
+    chosen = within_budget(learner, training, x, y, lesson.classes) if isinstance(recipe, str) else recipe
+    plain, own = measured_seconds(learner, [Plain(), chosen], training, x, y, lesson.classes)
+    updates = math.ceil(len(lesson.rows) / training.batch_size) * training.epochs
+    cost = Cost(plain, own, updates)
+    if folder is not None:
+        folder.remember(plan, chosen, cost)
+    return learner, chosen, cost
+
+
+def _assessed(
+    model: TorchModel,
+    test: Dataset | None,
+    threat: Threat,
+    name: str,
+    mode: Mode | str,
+    seed: int,
+    run: RunFolder | None,
+    display: Progress,
+) -> Result | None:
+    if test is None:
+        return None
+    return assess(
+        model,
+        test,
+        threat=threat,
+        mode=mode,
+        seed=seed,
+        name=name,
+        run_dir=None if run is None else run.path,
+        resume=run is not None,
+        progress=display,
+    )
+
+
+def _header(threat: Threat, recipe: Recipe | str, names: list[str], seed: int) -> dict[str, Any]:
+    told = repr(recipe)
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "code": f"hp.harden(model, x, y, threat={threat!r}, recipe={told}, seed={seed})",
+        "environment": describe_environment(),
+        "assessments": names,
+    }

@@ -1,0 +1,52 @@
+"""What happened in training, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the data.
+
+    Attributes:
+        number: from 1.
+        recipe: what was trained with at its end.
+        loss: mean over its updates.
+        attacked: the share of the examples learned from that were classified right.
+        clean, robust: accuracy on the inputs held back, as they are and under a short attack; None without any.
+        lr: the last step size.
+        seconds: that it took, validation included.
+        alignment: how far the slopes before and after a single step agree, -1 to 1; None for longer searches.
+        alarms: how often single steps stopped working and training went back.
+    """
+
+    number: int
+    recipe: str
+    loss: float
+    attacked: float
+    clean: float | None
+    robust: float | None
+    lr: float
+    seconds: float
+    alignment: float | None = None
+    alarms: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Epoch:
+        """The epoch that ``to_json`` told."""
+        return cls(**value)
+
+
+def best_epoch(history: tuple[Epoch, ...]) -> Epoch | None:
+    """The one most robust on the inputs held back, the earliest of equals; the last where nothing was held back."""
+    if not history:
+        return None
+    known = [epoch for epoch in history if epoch.robust is not None]
+    return max(known, key=lambda e: (e.robust or 0.0, e.clean or 0.0, -e.number)) if known else history[-1]

@@ -1,0 +1,28 @@
+"""Ways of robust training."""
+
+from hardpoint.harden.recipes.awp import Awp
+from hardpoint.harden.recipes.free import Free
+from hardpoint.harden.recipes.mixed import Mixed, Noise, Plain, WorstOf
+from hardpoint.harden.recipes.pgd import Pgd
+from hardpoint.harden.recipes.recipe import Attacked, Recipe, Replays, ShiftsWeights, Taught
+from hardpoint.harden.recipes.single_step import FgsmRs, NFgsm
+from hardpoint.harden.recipes.trades import Mart, Trades
+
+__all__ = [
+    "Attacked",
+    "Awp",
+    "FgsmRs",
+    "Free",
+    "Mart",
+    "Mixed",
+    "NFgsm",
+    "Noise",
+    "Pgd",
+    "Plain",
+    "Recipe",
+    "Replays",
+    "ShiftsWeights",
+    "Taught",
+    "Trades",
+    "WorstOf",
+]

@@ -1,0 +1,56 @@
+"""What ``harden`` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+
+from hardpoint.assess.result import Result
+from hardpoint.evidence.store import write_atomically
+from hardpoint.harden.cost import Cost
+from hardpoint.harden.history import Epoch, best_epoch
+
+
+@dataclass(frozen=True, eq=False)
+class HardenResult:
+    """A network after robust training, and what it is worth.
+
+    Attributes:
+        model: the network in evaluation mode, of the kind that was given; the one given is unchanged.
+        history: what happened, epoch by epoch.
+        recipe: what was trained with, in words.
+        cost: what it cost, as measured before it began.
+        before, after: assessments on the same test inputs under the same threat; None without test inputs.
+    """
+
+    model: Any
+    history: tuple[Epoch, ...]
+    recipe: str
+    cost: Cost
+    before: Result | None
+    after: Result | None
+
+    @property
+    def best(self) -> Epoch | None:
+        """The epoch whose weights the model has."""
+        return best_epoch(self.history)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the weights as safetensors; ``hardpoint.models.load_weights`` reads them."""
+        target, module = Path(path), getattr(self.model, "module", self.model)
+        tensors = {
+            name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()
+        }
+        write_atomically(target, save(tensors))
+        return target
+
+    def __repr__(self) -> str:
+        if self.before is None or self.after is None:
+            return f"<{self.recipe}, {len(self.history)} epochs>"
+        return (
+            f"<{self.recipe}, {len(self.history)} epochs: robust accuracy {self.before.robust_accuracy} → "
+            f"{self.after.robust_accuracy}, clean {self.before.clean_accuracy} → {self.after.clean_accuracy}>"
+        )

@@ -1,0 +1,300 @@
+"""The training loop: batches, updates, validation under attack, checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hardpoint.assess.progress import Progress
+from hardpoint.core.errors import ModelError
+from hardpoint.core.rng import Rng
+from hardpoint.core.rows import chunks
+from hardpoint.data import Dataset
+from hardpoint.engine.guard import full_precision, preserved_random_state
+from hardpoint.harden.averaging import Average
+from hardpoint.harden.checkpoint import Checkpoint, optimiser_tensors, restore_optimiser, under
+from hardpoint.harden.history import Epoch, best_epoch
+from hardpoint.harden.learner import Batch, Learner, one_hot
+from hardpoint.harden.recipes import Attacked, Pgd, Recipe, Replays, ShiftsWeights
+from hardpoint.harden.settings import Optimiser, Pace, Precision, Training
+from hardpoint.harden.watch import Watch, agreement
+
+Validate = Callable[[nn.Module], tuple[float, float | None]]
+"""Clean accuracy of a network in evaluation mode on the inputs held back, and under attack where that counts."""
+_LOOK_EVERY = 4
+"""Updates between two looks at the slope after the step: the gradient to the input costs a fifth of an update."""
+_SNAPSHOT = 24
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learned from.
+
+    Attributes:
+        data: the inputs.
+        rows: int64, positions of those that are trained on; the others are held back.
+        classes: how many.
+        validate: what measures the others; None where there are none.
+    """
+
+    data: Dataset
+    rows: Tensor
+    classes: int
+    validate: Validate | None
+
+
+@dataclass
+class _Sums:
+    """Running sums of an epoch."""
+
+    loss: float = 0.0
+    right: int = 0
+    inputs: int = 0
+    updates: int = 0
+    agreement: list[float] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains the network of ``learner`` by a recipe.
+
+    Every draw follows from the seed, the epoch and the update, so training that goes on from a checkpoint gives the
+    same weights as training that was never interrupted.
+
+    Args:
+        learner: the network.
+        recipe: how.
+        lesson: what is learned from.
+        training: how long and how fast.
+        seed: of all draws.
+        file: where the checkpoint is kept; None to keep none.
+        display: where progress is shown.
+        told: called after each epoch with all so far.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        recipe: Recipe,
+        lesson: Lesson,
+        training: Training,
+        *,
+        seed: int,
+        display: Progress,
+        file: Path | None = None,
+        told: Callable[[tuple[Epoch, ...]], None] | None = None,
+    ) -> None:
+        self.learner, self.recipe, self.lesson, self.training = learner, recipe, lesson, training
+        self.seed, self.display, self.file, self.told = seed, display, file, told
+        self.module = learner.module
+        self.device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
+        optimiser, pace = training.optimiser, training.pace
+        assert isinstance(optimiser, Optimiser)
+        assert isinstance(pace, Pace)
+        self.optimiser, self.pace = optimiser.over(self.module.parameters(), training), pace
+        self.average = Average(self.module, training.average) if training.average else None
+        self.history: tuple[Epoch, ...] = ()
+        self.best: dict[str, Tensor] = {}
+        self.watch, self.searches = Watch(), 0
+        self._safe: dict[str, Tensor] | None = None
+        self.alarms = 0
+
+    @property
+    def epochs(self) -> int:
+        """How many passes are made over the data; recipes that replay each batch make fewer."""
+        replays = self.recipe.replays if isinstance(self.recipe, Replays) else 1
+        return max(1, math.ceil(self.training.epochs / replays))
+
+    def run(self) -> tuple[Epoch, ...]:
+        """Train to the end, from the checkpoint where there is one; the network then has the best weights."""
+        if self.file is not None and self.file.exists():
+            self._restore(Checkpoint.read(self.file))
+        while len(self.history) < self.epochs and not self._is_enough():
+            self._epoch(len(self.history) + 1)
+            if self.file is not None:
+                self._checkpoint().write(self.file)
+            if self.told is not None:
+                self.told(self.history)
+        self.module.load_state_dict(self.best)
+        return self.history
+
+    def _is_enough(self) -> bool:
+        best, patience = best_epoch(self.history), self.training.patience
+        return patience is not None and best is not None and len(self.history) - best.number >= patience
+
+    def _epoch(self, number: int) -> None:
+        began, sums = time.monotonic(), _Sums()
+        rng = Rng(self.seed).fork("epoch").fork(number)
+        source = torch.Generator().manual_seed(rng.stream % 2**63)
+        order = self.lesson.rows[torch.randperm(len(self.lesson.rows), generator=source)]
+        batches = chunks(order, self.training.batch_size)
+        if len(batches) > 1 and len(batches[-1]) < 2:  # batch norms cannot learn from one input
+            batches.pop()
+        self.display.begin(f"epoch {number} of {self.epochs}", sum(len(rows) for rows in batches))
+        offset: Tensor | None = None
+        self.module.train()
+        with full_precision(), preserved_random_state(seed=rng.stream % 2**63):
+            for turn, rows in enumerate(batches):
+                done = (number - 1 + turn / len(batches)) / self.epochs
+                lr = self.training.lr * self.pace.at(done + 1e-9)
+                for group in self.optimiser.param_groups:
+                    group["lr"] = lr
+                ramp = self.training.ramp
+                self.learner.strength = 1.0 if done >= ramp else max(0.01, done / ramp)
+                offset = self._batch(rows, rng.fork(turn), offset, sums)
+                self.display.advance(len(rows))
+        self._close(number, sums, lr, began)
+
+    def _batch(self, rows: Tensor, rng: Rng, offset: Tensor | None, sums: _Sums) -> Tensor | None:
+        """All updates from one batch."""
+        x, y = (part.to(self.device) for part in self.lesson.data.rows(rows))
+        targets = one_hot(y, self.lesson.classes, self.training.label_smoothing)
+        for change in self.training.augment:
+            x, targets = change(x, targets, rng, rows.to(self.device))
+        if self.training.augment:
+            x = self.learner.model.box.clamp(x)
+        replays = self.recipe.replays if isinstance(self.recipe, Replays) else 1
+        if offset is not None and offset.shape != x.shape:
+            offset = None
+        for replay in range(replays):
+            part = Batch(
+                x, y, targets.to(x.dtype), rows.to(self.device), rng.fork(f"update {replay}"), offset
+            )
+            offset = self._update(part, sums)
+        return offset
+
+    def _update(self, batch: Batch, sums: _Sums) -> Tensor | None:
+        recipe = self.recipe
+        attacked = recipe.attacked(self.learner, batch)
+        if isinstance(recipe, Replays) or (attacked.slope is not None and sums.updates % _LOOK_EVERY == 0):
+            attacked = Attacked(attacked.x.detach().requires_grad_(True), attacked.slope)
+        around: AbstractContextManager[None] = nullcontext()
+        if isinstance(recipe, ShiftsWeights):
+            around = recipe.shifted(self.learner, batch, attacked)
+        self.optimiser.zero_grad(set_to_none=True)
+        with around:
+            with torch.enable_grad(), self._autocast():
+                taught = recipe.taught(self.learner, batch, attacked)
+                loss = taught.loss + self._penalty()
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise ModelError(
+                    f"the loss is {value} after {sums.updates} updates of the epoch",
+                    "train with a smaller lr, or with clip=1.0",
+                )
+            loss.backward()  # type: ignore[no-untyped-call]
+        slope = attacked.x.grad
+        if self.training.clip is not None:
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.training.clip)
+        self.optimiser.step()
+        self.learner.weights_changed()
+        if self.average is not None:
+            self.average.update()
+        sums.loss += value * len(batch)
+        sums.right += int((taught.scores.argmax(1) == batch.y).sum())
+        sums.inputs += len(batch)
+        sums.updates += 1
+        if attacked.slope is not None and slope is not None:
+            self._look(attacked.slope, slope, sums)
+        if isinstance(recipe, Replays) and slope is not None:
+            return recipe.moved(self.learner, batch, attacked, slope)
+        return None
+
+    def _look(self, before: Tensor, after: Tensor, sums: _Sums) -> None:
+        """Whether single steps still work; where they do not, go back and search longer."""
+        value = agreement(before, after)
+        sums.agreement.append(value)
+        if self.watch.saw(value):
+            self.alarms += 1
+            self.searches = max(2, 2 * self.searches)
+            self.recipe = Pgd(steps=self.searches)
+            if self._safe is not None:
+                self._load_weights(self._safe)
+            self.watch.begin_again()
+        elif self.watch.is_sound and sums.updates % _SNAPSHOT == 0:
+            self._safe = {name: tensor.clone() for name, tensor in self._weights().items()}
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.training.precision is Precision.BFLOAT16:
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def _penalty(self) -> Tensor | float:
+        if not self.training.l1:
+            return 0.0
+        return self.training.l1 * sum(
+            (p.abs().sum() for p in self.module.parameters() if p.requires_grad and p.dim() > 1),
+            torch.zeros((), device=self.device),
+        )
+
+    def _close(self, number: int, sums: _Sums, lr: float, began: float) -> None:
+        """Measure what the epoch came to."""
+        state = self.average.state if self.average is not None else self.module.state_dict()
+        clean = robust = None
+        if self.lesson.validate is not None:
+            shown = copy.deepcopy(self.module)
+            shown.load_state_dict(state)
+            clean, robust = self.lesson.validate(shown.eval())
+        epoch = Epoch(
+            number=number,
+            recipe=self.recipe.name,
+            loss=sums.loss / max(1, sums.inputs),
+            attacked=sums.right / max(1, sums.inputs),
+            clean=clean,
+            robust=robust,
+            lr=lr,
+            seconds=time.monotonic() - began,
+            alignment=sum(sums.agreement) / len(sums.agreement) if sums.agreement else None,
+            alarms=self.alarms,
+        )
+        self.history = (*self.history, epoch)
+        if best_epoch(self.history) == epoch:
+            self.best = {name: tensor.detach().clone() for name, tensor in state.items()}
+        shown_robust = "" if robust is None else f", {100 * robust:.1f} % robust"
+        self.display.end(f"loss {epoch.loss:.3f}{shown_robust}")
+
+    def _weights(self) -> dict[str, Tensor]:
+        """All tensors that an update changes."""
+        average = self.average.state if self.average is not None else {}
+        return {
+            **under("module", self.module.state_dict()),
+            **under("optimiser", optimiser_tensors(self.optimiser)),
+            **under("average", average),
+        }
+
+    def _load_weights(self, tensors: dict[str, Tensor]) -> None:
+        held = Checkpoint(tensors, {})
+        self.module.load_state_dict(held.part("module"))
+        restore_optimiser(self.optimiser, held.part("optimiser"))
+        if self.average is not None:
+            self.average.load(held.part("average"), self.average.updates)
+        self.learner.weights_changed()
+
+    def _checkpoint(self) -> Checkpoint:
+        facts = {
+            "history": [epoch.to_json() for epoch in self.history],
+            "updates": 0 if self.average is None else self.average.updates,
+            "watch": asdict(self.watch),
+            "searches": self.searches,
+            "alarms": self.alarms,
+        }
+        safe = {} if self._safe is None else under("safe", self._safe)
+        return Checkpoint({**self._weights(), **under("best", self.best), **safe}, facts)
+
+    def _restore(self, known: Checkpoint) -> None:
+        if self.average is not None:
+            self.average.updates = int(known.facts["updates"])
+        self._load_weights({k: v for k, v in known.tensors.items() if not k.startswith(("best/", "safe/"))})
+        self.best, self._safe = known.part("best"), known.part("safe") or None
+        self.history = tuple(Epoch.from_json(epoch) for epoch in known.facts["history"])
+        self.watch = Watch(**known.facts["watch"])
+        self.searches, self.alarms = int(known.facts["searches"]), int(known.facts["alarms"])
+        if self.searches:
+            self.recipe = Pgd(steps=self.searches)

@@ -1,0 +1,66 @@
+"""Noticing that single gradient steps have stopped working.
+
+A network trained with one step can learn to bend its loss so that the one step misses: accuracy under that step rises,
+and under any other attack falls to nothing within a few dozen updates (catastrophic overfitting, Wong, Rice and Kolter,
+ICLR 2020). Before it does, the slope at the end of the step turns away from the slope it was taken along
+(Andriushchenko and Flammarion, "Understanding and improving fast adversarial training", NeurIPS 2020). Both slopes are
+at hand: one made the example, the other falls out of the update's own backward pass.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_MEMORY = 0.9
+_SETTLED = 30
+
+
+def agreement(before: Tensor, after: Tensor) -> float:
+    """The mean cosine, over inputs, of the slopes ``before`` and ``after`` a step, ``[b, ...]``.
+
+    >>> agreement(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]]))
+    0.0
+    """
+    return float(torch.nn.functional.cosine_similarity(before.flatten(1), after.flatten(1), dim=1).mean())
+
+
+@dataclass
+class Watch:
+    """The moving average of the agreement, against its usual height.
+
+    Attributes:
+        least: the share of the usual height below which it raises the alarm.
+        level: the moving average, NaN before the first update.
+        usual: a slow moving average of it.
+        seen: updates since it began.
+    """
+
+    least: float = 0.5
+    level: float = math.nan
+    usual: float = math.nan
+    seen: int = 0
+
+    def saw(self, value: float) -> bool:
+        """Take in the agreement of one update; True where it has fallen."""
+        self.seen += 1
+        self.level = value if math.isnan(self.level) else _MEMORY * self.level + (1 - _MEMORY) * value
+        if self.seen <= _SETTLED:
+            self.usual = self.level
+            return False
+        fallen = self.level < self.least * self.usual
+        if not fallen:  # what has fallen must not become usual
+            self.usual = 0.99 * self.usual + 0.01 * self.level
+        return fallen
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether this is a good moment to come back to."""
+        return self.seen > _SETTLED and self.level > 0.8 * self.usual
+
+    def begin_again(self) -> None:
+        """Forget all; the search that is watched is another one now."""
+        self.level, self.usual, self.seen = math.nan, math.nan, 0
