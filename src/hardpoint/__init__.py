@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from hardpoint.evidence.finding import Finding as Finding
     from hardpoint.evidence.finding import Severity as Severity
     from hardpoint.evidence.rate import Rate as Rate
+    from hardpoint.harden import recipes as recipes
+    from hardpoint.harden.harden import harden as harden
+    from hardpoint.harden.settings import Training as Training
     from hardpoint.threats.colour import Colour as Colour
     from hardpoint.threats.features import FeatureEdits as FeatureEdits
     from hardpoint.threats.flow import Flow as Flow
@@ -59,6 +62,7 @@ _HOMES = {
     "ablate": "assess.ablation",
     "assess": "assess.assess",
     "doctor": "assess.assess",
+    "harden": "harden.harden",
     "load_result": "assess.result",
     "tune": "assess.tuning",
     "Budget": "engine.budget",
@@ -71,9 +75,14 @@ _HOMES = {
     "Severity": "evidence.finding",
     "Targeted": "threats.goals",
     "Threat": "threats.threat",
+    "Training": "harden.settings",
     "Untargeted": "threats.goals",
 }
-_PACKAGES = ("attacks", "data", "defenses", "engine", "evidence", "models", "testing", "threats")
+_PACKAGES = {
+    **{name: name for name in ("attacks", "data", "defenses", "engine", "evidence")},
+    **{name: name for name in ("models", "testing", "threats")},
+    "recipes": "harden.recipes",
+}
 
 __all__ = ["__version__", *sorted(_HOMES), *_PACKAGES]
 
@@ -96,7 +105,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f"hardpoint.{_HOMES[name]}"), name)
     if name in _PACKAGES:
-        return importlib.import_module(f"hardpoint.{name}")
+        return importlib.import_module(f"hardpoint.{_PACKAGES[name]}")
     raise AttributeError(f"module 'hardpoint' has no attribute {name!r}")
 
 

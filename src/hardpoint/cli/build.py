@@ -138,9 +138,25 @@ def build_benign(settings: Settings) -> Dataset | None:
         HardpointError: when they cannot be read.
     """
     path = settings.defence.benign
+    return None if path is None else _other_data(path, settings)
+
+
+def build_training(settings: Settings) -> Dataset:
+    """The inputs that ``[harden]`` names to learn from, all of them, read as the data are.
+
+    Raises:
+        HardpointError: when none are named or they cannot be read.
+    """
+    path = settings.harden.train
+    if path is None:
+        raise ConfigError("no training data is named", "give --train, or set train in [harden]")
+    return _other_data(path, settings)
+
+
+def _other_data(path: str, settings: Settings) -> Dataset:
+    """Another file, read as the data are."""
     own = ("limit", "labels", "name")  # these belong to the one file
-    options = {key: value for key, value in _reading(settings.data).items() if key not in own}
-    return None if path is None else load_data(path, **options)
+    return load_data(path, **{key: value for key, value in _reading(settings.data).items() if key not in own})
 
 
 def _reading(said: DataSettings) -> dict[str, Any]:

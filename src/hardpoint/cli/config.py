@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -9,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from hardpoint.cli.defence_kinds import DETECTORS, STAGES
 from hardpoint.cli.defence_text import read_part
 from hardpoint.cli.threat_kinds import KINDS, OPTIONS
+from hardpoint.cli.training_kinds import CHANGES, RECIPES
 
 Word = Literal["gradients", "scores", "labels"]
 Format = Literal["html", "json", "sarif", "junit"]
@@ -50,12 +52,21 @@ def _stages(texts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(read_part(text, STAGES, "stage").text for text in texts)
 
 
+def _changes(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(read_part(text, CHANGES, "change").text for text in texts)
+
+
+def _recipe(text: str) -> str:
+    return read_part(text, RECIPES, "recipe").text
+
+
 def _detectors(texts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(read_part(text, DETECTORS, "detector").text for text in texts)
 
 
 Eps = Annotated[float, BeforeValidator(read_eps)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, lt=math.inf)]
 Between = Annotated[float, Field(gt=0, lt=1)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 End = float | list[float]
@@ -173,6 +184,28 @@ class DefenceSettings(Table):
     held_out: Between = 0.5
 
 
+class HardenSettings(Table):
+    """``[harden]``: what is learned from, by which recipe, how long and how fast."""
+
+    train: str | None = None
+    recipe: Annotated[str, AfterValidator(_recipe)] = "default"
+    craft_mode: Literal["eval", "train"] = "eval"
+    epochs: AtLeastOne = 15
+    batch_size: AtLeastOne = 128
+    lr: Positive = 1e-3
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    pace: Literal["cosine", "cycle", "steps", "constant"] = "cosine"
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip: Positive | None = None
+    ramp: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    augment: Annotated[Words, AfterValidator(_changes)] = ()
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    patience: AtLeastOne | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
 class RunSettings(Table):
     """``[run]``: how hard to try, and where the evidence goes."""
 
@@ -206,6 +239,7 @@ class Settings(Table):
     http: HttpSettings = HttpSettings()
     data: DataSettings = DataSettings()
     defence: DefenceSettings = DefenceSettings()
+    harden: HardenSettings = HardenSettings()
     threats: tuple[ThreatSettings, ...] = ()
     run: RunSettings = RunSettings()
     gate: GateSettings = GateSettings()
@@ -217,6 +251,7 @@ SECTIONS: dict[str, type[Table]] = {
     "http": HttpSettings,
     "data": DataSettings,
     "defence": DefenceSettings,
+    "harden": HardenSettings,
     "run": RunSettings,
     "gate": GateSettings,
     "report": ReportSettings,
@@ -230,6 +265,7 @@ PATHS = (
     "data.labels",
     "data.spool_dir",
     "defence.benign",
+    "harden.train",
     "run.dir",
 )
 """Keys that may hold a path, which is relative to the file it stands in."""

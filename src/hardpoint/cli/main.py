@@ -246,6 +246,83 @@ def calibrate(
 
 
 @app.command(**_STYLE)
+def harden(
+    model: Model = None,
+    weights: Weights = None,
+    train: Annotated[
+        Text, typer.Option("--train", metavar="DATA", help="What is learned from; none of it is assessed.")
+    ] = None,
+    data: Data = None,
+    threat: Threats = None,
+    recipe: Annotated[
+        Text,
+        typer.Option(
+            "--recipe", metavar="NAME[:OPTION=VALUE]", help="default, n_fgsm, pgd:steps=7, trades, awp ..."
+        ),
+    ] = None,
+    epochs: Annotated[
+        Text, typer.Option("--epochs", metavar="N", help="Passes over the training data.")
+    ] = None,
+    lr: Annotated[Text, typer.Option("--lr", metavar="X", help="The largest step size.")] = None,
+    optimiser: Annotated[Text, typer.Option("--optimiser", metavar="WORD", help="adamw or sgd.")] = None,
+    batch_size: Annotated[Text, typer.Option("--batch-size", metavar="N", help="Inputs per update.")] = None,
+    augment: Annotated[
+        Text, typer.Option("--augment", metavar="KIND,KIND", help="flip, crop:pad=4, cutout, mixup, jitter.")
+    ] = None,
+    gate: Annotated[
+        Text,
+        typer.Option("--gate", metavar="SHARE", help="The robust accuracy asked for afterwards, 0 to 1."),
+    ] = None,
+    mode: Mode = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="PATH", help="The run folder; runs/NNN-harden-MODEL by default."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the training in --out, or the newest unfinished one.")
+    ] = False,
+    limit: Limit = None,
+    sample: Sample = None,
+    label: Label = None,
+    input_range: Range = None,
+    seed: Seed = None,
+    config: Config = None,
+    json_out: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """Train a model to hold under a threat, and assess it before and after."""
+
+    def work() -> int:
+        from hardpoint.cli.harden_command import Asked, run
+        from hardpoint.cli.said import said_threats, said_values
+
+        said = said_values(
+            ("--model", "model.load", model),
+            ("--weights", "model.weights", weights),
+            ("--input-range", "model.input_range", input_range),
+            ("--data", "data.load", data),
+            ("--label", "data.label", label),
+            ("--limit", "data.limit", limit),
+            ("--sample", "data.sample", sample),
+            ("--train", "harden.train", train),
+            ("--recipe", "harden.recipe", recipe),
+            ("--epochs", "harden.epochs", epochs),
+            ("--lr", "harden.lr", lr),
+            ("--optimiser", "harden.optimiser", optimiser),
+            ("--batch-size", "harden.batch_size", batch_size),
+            ("--augment", "harden.augment", augment),
+            ("--mode", "run.mode", mode),
+            ("--seed", "run.seed", seed),
+            ("--gate", "gate.robust_accuracy", gate),
+        )
+        words = _WORDS or ["harden"]
+        return run(Asked(said | said_threats(threat or []), config, out, resume, json_out, quiet, words))
+
+    return guarded(work, json_out=json_out, debug=debug)
+
+
+@app.command(**_STYLE)
 def init(
     model: Model = None,
     weights: Weights = None,

@@ -14,6 +14,7 @@ from hardpoint.evidence.defence import DefenceRecord, PartKind, PartRecord, Stac
 from hardpoint.evidence.finding import Finding, Severity, finding
 from hardpoint.evidence.rate import Rate
 from hardpoint.evidence.store import AssessmentFolder, RunFolder
+from hardpoint.evidence.training import Epoch, TrainingRecord
 
 __all__ = [
     "Assessment",
@@ -21,6 +22,7 @@ __all__ = [
     "Check",
     "CurvePoint",
     "DefenceRecord",
+    "Epoch",
     "Examples",
     "Finding",
     "Outcomes",
@@ -33,6 +35,7 @@ __all__ = [
     "StageRecord",
     "Status",
     "ThresholdRecord",
+    "TrainingRecord",
     "Verdict",
     "Worth",
     "finding",

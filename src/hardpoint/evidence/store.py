@@ -8,6 +8,7 @@ Layout::
     RUN/assessments/NAME/inputs.npy       the originals, where they came from memory
     RUN/assessments/NAME/assessment.json  the record, outcomes.npz and examples.npz beside it
     RUN/defences/NAME.json                what the parts of a defended model are worth
+    RUN/training/record.json              what happened in a robust training (hardpoint.harden keeps more beside it)
 
 Every file is written beside its place and renamed into it, so a file that exists is complete.
 """
@@ -32,6 +33,7 @@ from numpy.typing import NDArray
 from hardpoint.core.errors import RunError
 from hardpoint.evidence.assessment import SCHEMA_VERSION, Assessment, Examples, Outcomes
 from hardpoint.evidence.defence import DEFENCE_SCHEMA_VERSION, DefenceRecord
+from hardpoint.evidence.training import TRAINING_SCHEMA_VERSION, TrainingRecord
 
 _FILE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 _PART = ".part-"
@@ -316,6 +318,31 @@ class RunFolder:
         """Every record of a defended model, by name."""
         names = sorted(p.stem for p in (self.path / "defences").glob("*.json") if _FILE.match(p.name))
         return [record for name in names if (record := self.defence(name)) is not None]
+
+    @property
+    def training_path(self) -> Path:
+        """Where a robust training keeps what it needs."""
+        return self.path / "training"
+
+    def write_training(self, record: TrainingRecord) -> None:
+        """Write what happened so far in a robust training."""
+        write_json(self.training_path / "record.json", record.to_json())
+
+    def training(self) -> TrainingRecord | None:
+        """What happened in the robust training of this run; None where there was none.
+
+        Raises:
+            RunError: when the record is damaged or from another version.
+        """
+        file = self.training_path / "record.json"
+        if not file.exists():
+            return None
+        value = read_json(file)
+        _check_schema(file, value, TRAINING_SCHEMA_VERSION)
+        try:
+            return TrainingRecord.from_json(value)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{file} is damaged ({error})", "delete it and resume the training") from None
 
 
 def finite(value: Any) -> Any:

@@ -1,8 +1,8 @@
 """``hp.harden``: robust training, its recipes, and what it was worth."""
 
+from hardpoint.evidence.training import Epoch
 from hardpoint.harden.augment import Augmentation, Crop, Cutout, Flip, Jitter, Mixup
 from hardpoint.harden.harden import harden
-from hardpoint.harden.history import Epoch
 from hardpoint.harden.learner import CraftMode
 from hardpoint.harden.result import HardenResult
 from hardpoint.harden.settings import Training

@@ -5,7 +5,7 @@ Layout::
     RUN/training/plan.json               what identifies the training; a resume must match it
     RUN/training/measured.json           what was measured on the machine: how to copy, the recipe, the cost
     RUN/training/checkpoint.safetensors  where it stands
-    RUN/training/history.json            what happened, epoch by epoch
+    RUN/training/record.json             what happened, epoch by epoch
     RUN/training/curves.svg              the same, to look at
     RUN/training/model.safetensors       the weights, once it has ended
 """
@@ -19,11 +19,11 @@ from typing import Any
 
 from hardpoint.core.errors import RunError
 from hardpoint.engine.twin import TwinPlan
-from hardpoint.evidence.store import begin_plan, read_json, write_atomically, write_json
+from hardpoint.evidence.store import RunFolder, begin_plan, read_json, write_atomically, write_json
+from hardpoint.evidence.training import TrainingRecord
 from hardpoint.harden.cost import Cost
-from hardpoint.harden.curves import drawn
-from hardpoint.harden.history import Epoch
 from hardpoint.harden.recipes import NFgsm, Pgd, Recipe
+from hardpoint.report.curves import drawn
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,13 @@ class Remembered:
 
 @dataclass(frozen=True)
 class TrainingFolder:
-    """``path`` is ``RUN/training``."""
+    """What training keeps in the run folder ``run``."""
 
-    path: Path
+    run: RunFolder
+
+    @property
+    def path(self) -> Path:
+        return self.run.training_path
 
     @property
     def checkpoint(self) -> Path:
@@ -80,14 +84,7 @@ class TrainingFolder:
         told = {"twin": plan.to_json(), "steps": recipe.gradients, "cost": asdict(cost)}
         write_json(self.path / "measured.json", told)
 
-    def tell(self, history: tuple[Epoch, ...]) -> None:
-        """Keep what happened, in numbers and as curves."""
-        write_json(self.path / "history.json", {"epochs": [epoch.to_json() for epoch in history]})
-        write_atomically(self.path / "curves.svg", drawn(history).encode())
-
-    def history(self) -> tuple[Epoch, ...]:
-        """What happened so far."""
-        file = self.path / "history.json"
-        if not file.exists():
-            return ()
-        return tuple(Epoch.from_json(epoch) for epoch in read_json(file)["epochs"])
+    def tell(self, record: TrainingRecord) -> None:
+        """Keep what happened so far, in numbers and as curves."""
+        self.run.write_training(record)
+        write_atomically(self.path / "curves.svg", drawn(record.epochs).encode())

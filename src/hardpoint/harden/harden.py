@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +30,7 @@ from hardpoint.engine.guard import preserved_random_state
 from hardpoint.engine.shadow import fastest_plan
 from hardpoint.engine.twin import TwinPlan
 from hardpoint.evidence.store import RunFolder
+from hardpoint.evidence.training import Epoch, TrainingRecord
 from hardpoint.harden.cost import Cost, measured_seconds, within_budget
 from hardpoint.harden.folder import TrainingFolder
 from hardpoint.harden.learner import CraftMode, Learner
@@ -44,7 +46,8 @@ from hardpoint.threats.perturbation import Perturbation
 from hardpoint.threats.threat import Threat
 
 _HELD_BACK = 1000
-_BEFORE, _AFTER = "before", "after"
+BEFORE, AFTER = "before", "after"
+"""Names of the two assessments in a run folder."""
 
 
 def harden(
@@ -62,6 +65,8 @@ def harden(
     run_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool | Progress = True,
+    gate: float | None = None,
+    header: dict[str, Any] | None = None,
 ) -> HardenResult:
     """Train a copy of ``model`` to hold under ``threat``, and say what it was worth before and after.
 
@@ -81,6 +86,8 @@ def harden(
             the same weights that it would have had without the interruption.
         resume: go on in ``run_dir``.
         progress: whether to show progress on stderr, or a ``Progress`` of your own.
+        gate: the robust accuracy asked for after training.
+        header: further entries for the run's header, for example the command.
 
     Raises:
         HardpointError: when model, data, threat, settings or folder cannot be used, or training diverges.
@@ -100,14 +107,17 @@ def harden(
     wanted = _usable(threat, given, known)
     run = RunFolder(run_dir) if run_dir is not None else None
     with preserved_random_state(), shown_progress(progress) as display:
-        folder = TrainingFolder(run.path / "training") if run is not None else None
+        folder = TrainingFolder(run) if run is not None else None
         if run is not None:
-            names = [_BEFORE, _AFTER] if held_out is not None else []
-            run.begin(_header(wanted, recipe, names, seed), resume=resume)
-        before = _assessed(given, held_out, wanted, _BEFORE, mode, seed, run, display)
+            names = [BEFORE, AFTER] if held_out is not None else []
+            run.begin(
+                {**_header(wanted, recipe, seed), **(header or {}), "assessments": names}, resume=resume
+            )
+        before = _assessed(given, held_out, wanted, BEFORE, mode, seed, run, display, None)
         own = replace(given, module=copy.deepcopy(given.module).requires_grad_(True).train())
         lesson = _lesson(given, data, wanted, training, known, seed)
         learner, chosen, cost = _prepared(own, lesson, wanted, known, training, craft_mode, seed, folder)
+        told = None if folder is None else _teller(folder, chosen, cost)
         trainer = Trainer(
             learner,
             chosen,
@@ -116,13 +126,13 @@ def harden(
             seed=seed,
             display=display,
             file=None if folder is None else folder.checkpoint,
-            told=None if folder is None else folder.tell,
+            told=told,
         )
         display.begin(f"training by {chosen.name}: {cost}", 1)
         display.end("begins")
         history = trainer.run()
         own.module.eval()
-        after = _assessed(own, held_out, wanted, _AFTER, mode, seed, run, display)
+        after = _assessed(own, held_out, wanted, AFTER, mode, seed, run, display, gate)
         shown = own.module if isinstance(model, nn.Module) else own
         result = HardenResult(shown, history, chosen.name, cost, before, after)
         if folder is not None and run is not None:
@@ -242,6 +252,15 @@ def _prepared(
     return learner, chosen, cost
 
 
+def _teller(folder: TrainingFolder, recipe: Recipe, cost: Cost) -> Callable[[tuple[Epoch, ...], int], None]:
+    """Keeps what happened after each epoch."""
+
+    def tell(history: tuple[Epoch, ...], planned: int) -> None:
+        folder.tell(TrainingRecord(recipe.name, cost.units, planned, history))
+
+    return tell
+
+
 def _assessed(
     model: TorchModel,
     test: Dataset | None,
@@ -251,6 +270,7 @@ def _assessed(
     seed: int,
     run: RunFolder | None,
     display: Progress,
+    gate: float | None,
 ) -> Result | None:
     if test is None:
         return None
@@ -264,14 +284,14 @@ def _assessed(
         run_dir=None if run is None else run.path,
         resume=run is not None,
         progress=display,
+        gate=gate,
     )
 
 
-def _header(threat: Threat, recipe: Recipe | str, names: list[str], seed: int) -> dict[str, Any]:
+def _header(threat: Threat, recipe: Recipe | str, seed: int) -> dict[str, Any]:
     told = repr(recipe)
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "code": f"hp.harden(model, x, y, threat={threat!r}, recipe={told}, seed={seed})",
         "environment": describe_environment(),
-        "assessments": names,
     }

@@ -10,8 +10,8 @@ from safetensors.torch import save
 
 from hardpoint.assess.result import Result
 from hardpoint.evidence.store import write_atomically
+from hardpoint.evidence.training import Epoch, best_epoch
 from hardpoint.harden.cost import Cost
-from hardpoint.harden.history import Epoch, best_epoch
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,9 +19,9 @@ from hardpoint.core.rng import Rng
 from hardpoint.core.rows import chunks
 from hardpoint.data import Dataset
 from hardpoint.engine.guard import full_precision, preserved_random_state
+from hardpoint.evidence.training import Epoch, best_epoch
 from hardpoint.harden.averaging import Average
 from hardpoint.harden.checkpoint import Checkpoint, optimiser_tensors, restore_optimiser, under
-from hardpoint.harden.history import Epoch, best_epoch
 from hardpoint.harden.learner import Batch, Learner, one_hot
 from hardpoint.harden.recipes import Attacked, Pgd, Recipe, Replays, ShiftsWeights
 from hardpoint.harden.settings import Optimiser, Pace, Precision, Training
@@ -76,7 +76,7 @@ class Trainer:
         seed: of all draws.
         file: where the checkpoint is kept; None to keep none.
         display: where progress is shown.
-        told: called after each epoch with all so far.
+        told: called after each epoch with all so far, and how many are planned.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Trainer:
         seed: int,
         display: Progress,
         file: Path | None = None,
-        told: Callable[[tuple[Epoch, ...]], None] | None = None,
+        told: Callable[[tuple[Epoch, ...], int], None] | None = None,
     ) -> None:
         self.learner, self.recipe, self.lesson, self.training = learner, recipe, lesson, training
         self.seed, self.display, self.file, self.told = seed, display, file, told
@@ -121,7 +121,7 @@ class Trainer:
             if self.file is not None:
                 self._checkpoint().write(self.file)
             if self.told is not None:
-                self.told(self.history)
+                self.told(self.history, self.epochs)
         self.module.load_state_dict(self.best)
         return self.history
 

@@ -14,9 +14,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from hardpoint.evidence import Assessment, DefenceRecord
+from hardpoint.evidence import Assessment, DefenceRecord, TrainingRecord
 from hardpoint.evidence.store import finite, write_atomically
 from hardpoint.report import words
+from hardpoint.report.curves import drawn
 from hardpoint.report.defences import DefenceView, defence_view
 from hardpoint.report.reading import (
     data_name,
@@ -91,12 +92,14 @@ def write_html(
     assessments: Sequence[Assessment],
     header: Mapping[str, Any],
     defences: Sequence[DefenceRecord] = (),
+    training: TrainingRecord | None = None,
 ) -> Path:
     """Write the report page of a run; returns where it is.
 
     Of the header the page shows ``command`` and ``code`` (how to repeat the run, at a shell and in Python),
     ``created``, ``status``, ``environment`` (its strings, and its ``versions`` by name), ``assessments`` (the
-    planned names), and the whole of it folded away. What was measured of ``defences`` comes first.
+    planned names), and the whole of it folded away. What was measured of ``defences`` comes first,
+    then what happened in ``training``.
     Examples are left out, and the page says so, where it would exceed 2 MB.
 
     Raises:
@@ -107,14 +110,17 @@ def write_html(
     ...     write_html(Path(folder) / "report.html", [], {"created": "2025-01-01"}).name
     'report.html'
     """
-    page = page_of(assessments, header, defences)
+    page = page_of(assessments, header, defences, training)
     target = Path(path)
     write_atomically(target, page.encode("utf-8"))
     return target
 
 
 def page_of(
-    assessments: Sequence[Assessment], header: Mapping[str, Any], defences: Sequence[DefenceRecord] = ()
+    assessments: Sequence[Assessment],
+    header: Mapping[str, Any],
+    defences: Sequence[DefenceRecord] = (),
+    training: TrainingRecord | None = None,
 ) -> str:
     """The report page as text, at most 2 MB where leaving out examples and class bars achieves that."""
     page = ""
@@ -122,7 +128,9 @@ def page_of(
         sections = [section(a, i, detail) for i, a in enumerate(assessments, start=1)]
         anchors = {s.record.name: s.anchor for s in sections}
         views = [defence_view(d, i, anchors) for i, d in enumerate(defences, start=1)]
-        page = render("report.html.j2", **_values(sections, views, header, detail))
+        curves = Markup(drawn(training.epochs)) if training is not None and training.epochs else None
+        learned = {"training": training, "curves": curves}
+        page = render("report.html.j2", **_values(sections, views, header, detail), **learned)
         if len(page.encode("utf-8")) <= MAX_BYTES:
             break
     return page

@@ -1,10 +1,12 @@
-"""What happened in training, epoch by epoch."""
+"""What happened in a robust training, and what it cost."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+TRAINING_SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -50,3 +52,42 @@ def best_epoch(history: tuple[Epoch, ...]) -> Epoch | None:
         return None
     known = [epoch for epoch in history if epoch.robust is not None]
     return max(known, key=lambda e: (e.robust or 0.0, e.clean or 0.0, -e.number)) if known else history[-1]
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """A robust training, finished or under way.
+
+    Attributes:
+        recipe: what was asked for, in words.
+        units: what it was to cost, ordinary training being 1.
+        planned: how many epochs were planned.
+        epochs: those that are done.
+    """
+
+    recipe: str
+    units: float
+    planned: int
+    epochs: tuple[Epoch, ...]
+
+    @property
+    def kept(self) -> Epoch | None:
+        """The epoch whose weights are kept."""
+        return best_epoch(self.epochs)
+
+    @property
+    def seconds(self) -> float:
+        """Time spent."""
+        return sum(epoch.seconds for epoch in self.epochs)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        told = {"recipe": self.recipe, "units": self.units, "planned": self.planned}
+        epochs = [epoch.to_json() for epoch in self.epochs]
+        return {"schema": TRAINING_SCHEMA_VERSION, **told, "epochs": epochs}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TrainingRecord:
+        """The record that ``to_json`` told; raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
+        epochs = tuple(Epoch.from_json(epoch) for epoch in value["epochs"])
+        return cls(str(value["recipe"]), float(value["units"]), int(value["planned"]), epochs)

@@ -1,0 +1,132 @@
+"""``hardpoint harden``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hardpoint.cli.build import build_data, build_model, build_threats, build_training, check_together
+from hardpoint.cli.config import HardenSettings
+from hardpoint.cli.console import say, say_json
+from hardpoint.cli.layers import Layer, Resolved, resolve
+from hardpoint.cli.report_command import write_formats
+from hardpoint.cli.runs import claimed_folder, header_of, resume_command, unfinished_run
+from hardpoint.cli.training_made import made_change, made_recipe
+from hardpoint.cli.verdicts import exit_code, verdict_lines
+from hardpoint.core.errors import ConfigError
+from hardpoint.evidence.store import RunFolder
+from hardpoint.harden import HardenResult, Training, harden
+from hardpoint.harden.harden import AFTER, BEFORE
+from hardpoint.models.base import Model
+from hardpoint.report import summary_json
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How the command was called; as ``assess`` is.
+
+    Attributes:
+        said: what the command line says about settings.
+        config: the configuration file it names.
+        out: the run folder it names.
+        resume: go on with that training, or with the newest unfinished one.
+        json_out: print one JSON object instead of lines.
+        quiet: no progress and no hints.
+        words: the command as typed, for the record.
+    """
+
+    said: Layer
+    config: Path | None
+    out: Path | None
+    resume: bool
+    json_out: bool
+    quiet: bool
+    words: Sequence[str]
+
+
+def run(asked: Asked) -> int:
+    """Train the model, assess it before and after, and leave weights and report in one run folder."""
+    resolved = resolve(asked.said, asked.config, os.environ)
+    settings = resolved.settings
+    model = build_model(resolved)
+    threats = build_threats(resolved, model)
+    if len(threats) > 1:
+        raise ConfigError(f"{len(threats)} threats are given", "harden against one at a time")
+    train, test = build_training(settings), build_data(settings)
+    for data in (train, test):
+        check_together(model, data, threats)
+    if train.sha256() == test.sha256():
+        raise ConfigError(
+            "the model would be assessed on what it was trained on", "give other inputs with --data"
+        )
+    with _folder(asked, resolved, model) as path:
+        try:
+            result = harden(
+                model,
+                train,
+                threat=threats[0].threat,
+                recipe=made_recipe(settings.harden.recipe),
+                training=_training(settings.harden),
+                craft_mode=settings.harden.craft_mode,
+                test=test,
+                mode=settings.run.mode,
+                seed=settings.run.seed,
+                run_dir=path,
+                resume=asked.resume,
+                progress=not asked.quiet,
+                gate=threats[0].gate,
+                header=header_of(settings, asked.words, [BEFORE, AFTER]),
+            )
+        except BaseException as error:
+            if RunFolder(path).exists:
+                error.add_note(f"continue with: {resume_command(asked.words, path)}")
+            raise
+        return _finish(asked, resolved, path, result)
+
+
+def _folder(asked: Asked, resolved: Resolved, model: Model) -> Any:
+    """The run folder, as a context."""
+    runs = Path(resolved.settings.run.dir)
+    if asked.out is not None:
+        return nullcontext(asked.out)
+    if asked.resume:
+        return nullcontext(unfinished_run(runs))
+    return claimed_folder(runs, f"harden-{model.describe().get('name') or 'model'}")
+
+
+def _training(said: HardenSettings) -> Training:
+    own = ("train", "recipe", "craft_mode", "augment")
+    plain = {key: value for key, value in said.model_dump().items() if key not in own}
+    return Training(**plain, augment=tuple(made_change(text) for text in said.augment))
+
+
+def _finish(asked: Asked, resolved: Resolved, path: Path, result: HardenResult) -> int:
+    run = RunFolder(path)
+    records = [found.record for found in (result.before, result.after) if found is not None]
+    files = write_formats(run, resolved.settings.report.formats)
+    code = exit_code(records[1:], 1)
+    weights = run.training_path / "model.safetensors"
+    following = f"hardpoint report {path} --open"
+    if asked.json_out:
+        more = {"exit_code": int(code), "run": str(path), "weights": str(weights), "next": following}
+        training = run.training()
+        told = {} if training is None else {"training": training.to_json()}
+        shown = {form: str(file) for form, file in files.items()}
+        say_json({**summary_json(records, run.header()), **told, **more, "files": shown})
+        return code
+    for record in records:
+        say("\n".join(verdict_lines(record)))
+    if not asked.quiet:
+        kept = result.best
+        epoch = "" if kept is None else f", weights of epoch {kept.number}"
+        units = f"{result.cost.units:.1f}× ordinary training"
+        say(f"training: {result.recipe}, {len(result.history)} epochs, {units}{epoch}")
+        say(f"weights:  {weights}")
+        for form in list(files)[:1]:
+            say(f"report:   {files[form]}")
+        say(f"next:     {following}")
+    return code
