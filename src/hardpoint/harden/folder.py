@@ -21,8 +21,8 @@ from hardpoint.core.errors import RunError
 from hardpoint.engine.twin import TwinPlan
 from hardpoint.evidence.store import RunFolder, begin_plan, read_json, write_atomically, write_json
 from hardpoint.evidence.training import TrainingRecord
-from hardpoint.harden.cost import Cost
-from hardpoint.harden.recipes import NFgsm, Pgd, Recipe
+from hardpoint.harden.cost import Cost, default_recipe
+from hardpoint.harden.recipes import Carries, Recipe
 from hardpoint.report.curves import drawn
 
 
@@ -33,16 +33,18 @@ class Remembered:
     Attributes:
         plan: how the fast copy is made.
         steps: gradient steps of the default recipe, where that was asked for.
+        remembers: whether that keeps examples from epoch to epoch.
         cost: what it was to cost.
     """
 
     plan: TwinPlan
     steps: int
+    remembers: bool
     cost: Cost
 
     def chosen(self) -> Recipe:
         """The default recipe as it was chosen."""
-        return Pgd(steps=self.steps) if self.steps > 1 else NFgsm()
+        return default_recipe(self.steps, remembers=self.remembers)
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,19 @@ class TrainingFolder:
             return None
         try:
             told = read_json(file)
-            return Remembered(TwinPlan.from_json(told["twin"]), int(told["steps"]), Cost(**told["cost"]))
+            return Remembered(
+                TwinPlan.from_json(told["twin"]),
+                int(told["steps"]),
+                bool(told["remembers"]),
+                Cost(**told["cost"]),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{file} is damaged ({error})", "train anew in an empty folder") from None
 
     def remember(self, plan: TwinPlan, recipe: Recipe, cost: Cost) -> None:
         """Keep what was measured."""
-        told = {"twin": plan.to_json(), "steps": recipe.gradients, "cost": asdict(cost)}
+        search = {"steps": recipe.gradients, "remembers": isinstance(recipe, Carries)}
+        told = {"twin": plan.to_json(), **search, "cost": asdict(cost)}
         write_json(self.path / "measured.json", told)
 
     def tell(self, record: TrainingRecord) -> None:

@@ -46,6 +46,8 @@ from hardpoint.threats.perturbation import Perturbation
 from hardpoint.threats.threat import Threat
 
 _HELD_BACK = 1000
+_REMEMBERED = 1 << 30
+"""Most numbers of training data whose examples the default recipe keeps, at two bytes each."""
 BEFORE, AFTER = "before", "after"
 """Names of the two assessments in a run folder."""
 
@@ -240,10 +242,15 @@ def _prepared(
     if craft_mode is CraftMode.TRAIN:
         plan = TwinPlan(copied=False)
     learner = Learner(model, threat.perturbation, craft_mode, plan)
+    chosen: Recipe
     if known is not None:
         chosen = known.chosen() if isinstance(recipe, str) else recipe
         return learner, chosen, known.cost
-    chosen = within_budget(learner, training, x, y, lesson.classes) if isinstance(recipe, str) else recipe
+    if isinstance(recipe, str):
+        small = len(lesson.data) * x[0].numel() <= _REMEMBERED
+        chosen = within_budget(learner, training, x, y, lesson.classes, remembers=small)
+    else:
+        chosen = recipe
     plain, own = measured_seconds(learner, [Plain(), chosen], training, x, y, lesson.classes)
     updates = math.ceil(len(lesson.rows) / training.batch_size) * training.epochs
     cost = Cost(plain, own, updates)

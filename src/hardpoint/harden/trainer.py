@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -23,7 +23,8 @@ from hardpoint.evidence.training import Epoch, best_epoch
 from hardpoint.harden.averaging import Average
 from hardpoint.harden.checkpoint import Checkpoint, optimiser_tensors, restore_optimiser, under
 from hardpoint.harden.learner import Batch, Learner, one_hot
-from hardpoint.harden.recipes import Attacked, Pgd, Recipe, Replays, ShiftsWeights
+from hardpoint.harden.memory import Memory
+from hardpoint.harden.recipes import Atta, Attacked, Carries, Pgd, Recipe, Replays, ShiftsWeights
 from hardpoint.harden.settings import Optimiser, Pace, Precision, Training
 from hardpoint.harden.watch import Watch, agreement
 
@@ -102,6 +103,9 @@ class Trainer:
         self.average = Average(self.module, training.average) if training.average else None
         self.history: tuple[Epoch, ...] = ()
         self.best: dict[str, Tensor] = {}
+        self.memory: Memory | None = None
+        if isinstance(recipe, Carries):
+            self.memory = Memory(len(lesson.data), lesson.data.shape, training.augment)
         self.watch, self.searches = Watch(), 0
         self._safe: dict[str, Tensor] | None = None
         self.alarms = 0
@@ -148,11 +152,13 @@ class Trainer:
                     group["lr"] = lr
                 ramp = self.training.ramp
                 self.learner.strength = 1.0 if done >= ramp else max(0.01, done / ramp)
-                offset = self._batch(rows, rng.fork(turn), offset, sums)
+                offset = self._batch(rows, rng.fork(turn), offset, sums, number)
                 self.display.advance(len(rows))
         self._close(number, sums, lr, began)
 
-    def _batch(self, rows: Tensor, rng: Rng, offset: Tensor | None, sums: _Sums) -> Tensor | None:
+    def _batch(
+        self, rows: Tensor, rng: Rng, offset: Tensor | None, sums: _Sums, number: int
+    ) -> Tensor | None:
         """All updates from one batch."""
         x, y = (part.to(self.device) for part in self.lesson.data.rows(rows))
         targets = one_hot(y, self.lesson.classes, self.training.label_smoothing)
@@ -167,12 +173,24 @@ class Trainer:
             part = Batch(
                 x, y, targets.to(x.dtype), rows.to(self.device), rng.fork(f"update {replay}"), offset
             )
-            offset = self._update(part, sums)
+            if self.memory is not None:
+                part = self._remembered(part, rng, number)
+            offset = self._update(part, sums, rng)
         return offset
 
-    def _update(self, batch: Batch, sums: _Sums) -> Tensor | None:
+    def _remembered(self, batch: Batch, rng: Rng, number: int) -> Batch:
+        """The batch with the examples of the last epoch."""
+        recipe, memory = self.recipe, self.memory
+        assert memory is not None
+        if not isinstance(recipe, Carries) or (number - 1) % (recipe.renew or self.epochs) == 0:
+            return replace(batch, offset=None)
+        return replace(batch, offset=memory.take(batch.index, self.learner.region(batch), rng))
+
+    def _update(self, batch: Batch, sums: _Sums, rng: Rng) -> Tensor | None:
         recipe = self.recipe
         attacked = recipe.attacked(self.learner, batch)
+        if self.memory is not None:
+            self.memory.keep(batch.index, attacked.x, self.learner.region(batch), rng)
         if isinstance(recipe, Replays) or (attacked.slope is not None and sums.updates % _LOOK_EVERY == 0):
             attacked = Attacked(attacked.x.detach().requires_grad_(True), attacked.slope)
         around: AbstractContextManager[None] = nullcontext()
@@ -214,7 +232,7 @@ class Trainer:
         if self.watch.saw(value):
             self.alarms += 1
             self.searches = max(2, 2 * self.searches)
-            self.recipe = Pgd(steps=self.searches)
+            self.recipe = self._longer()
             if self._safe is not None:
                 self._load_weights(self._safe)
             self.watch.begin_again()
@@ -286,15 +304,24 @@ class Trainer:
             "alarms": self.alarms,
         }
         safe = {} if self._safe is None else under("safe", self._safe)
-        return Checkpoint({**self._weights(), **under("best", self.best), **safe}, facts)
+        kept = {} if self.memory is None else {"memory/offsets": self.memory.offsets}
+        return Checkpoint({**self._weights(), **under("best", self.best), **safe, **kept}, facts)
 
     def _restore(self, known: Checkpoint) -> None:
         if self.average is not None:
             self.average.updates = int(known.facts["updates"])
-        self._load_weights({k: v for k, v in known.tensors.items() if not k.startswith(("best/", "safe/"))})
+        self._load_weights(
+            {k: v for k, v in known.tensors.items() if not k.startswith(("best/", "safe/", "memory/"))}
+        )
         self.best, self._safe = known.part("best"), known.part("safe") or None
         self.history = tuple(Epoch.from_json(epoch) for epoch in known.facts["history"])
         self.watch = Watch(**known.facts["watch"])
         self.searches, self.alarms = int(known.facts["searches"]), int(known.facts["alarms"])
         if self.searches:
-            self.recipe = Pgd(steps=self.searches)
+            self.recipe = self._longer()
+        if self.memory is not None:
+            self.memory.offsets.copy_(known.tensors["memory/offsets"])
+
+    def _longer(self) -> Recipe:
+        """The search that takes the place of single steps."""
+        return Atta(steps=self.searches) if self.memory is not None else Pgd(steps=self.searches)

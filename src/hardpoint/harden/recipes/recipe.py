@@ -82,3 +82,13 @@ class Replays(Protocol):
     def moved(self, learner: Learner, batch: Batch, attacked: Attacked, slope: Tensor) -> Tensor:
         """Where the next update begins, as an offset from the inputs, given the gradient at the examples."""
         ...
+
+
+@runtime_checkable
+class Carries(Protocol):
+    """A recipe that goes on, in each epoch, from the examples that the last one ended with."""
+
+    @property
+    def renew(self) -> int | None:
+        """Epochs after which they begin anew; None for never."""
+        ...
