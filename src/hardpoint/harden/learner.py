@@ -81,6 +81,7 @@ class Learner:
         """The share of the budget that the attacker has at this point of the training."""
         self._shadow = Shadow(model, plan) if craft_mode is CraftMode.EVAL else None
         self._is_fresh = False
+        self._bound: tuple[Tensor, tuple[Perturbation, float], Region] | None = None
 
     @property
     def module(self) -> nn.Module:
