@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from hardpoint.core.errors import RunError
 from hardpoint.engine.bpda import crossed
 from hardpoint.engine.crossing import Crossing, CrossingKind
 from hardpoint.engine.guard import preserved_random_state
-from hardpoint.engine.lean import can_be_lean, lean
+from hardpoint.engine.lean import can_be_lean, graph_of, has_hooks, lean
 from hardpoint.evidence.store import read_json, write_json
 from hardpoint.models.base import Differentiable, Model
 
@@ -161,7 +161,7 @@ def _folded(module: nn.Module) -> tuple[nn.Module, dict[str, str]]:
     if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
         return module, pairs
     try:
-        traced = fx.symbolic_trace(module)
+        traced = graph_of(module)
     except Exception:  # data-dependent control flow and the like: torch raises many kinds
         return module, pairs
     layers = dict(traced.named_modules())
@@ -176,6 +176,8 @@ def _folded(module: nn.Module) -> tuple[nn.Module, dict[str, str]]:
         before = layers[source.target]
         shared = sum(n.op == "call_module" and n.target == source.target for n in traced.graph.nodes) > 1
         if shared or not isinstance(before, (*_CONVOLUTIONS, nn.Linear)):
+            continue
+        if has_hooks(before) or has_hooks(norm) or (isinstance(before, nn.Linear) and norm.weight is None):
             continue
         if isinstance(before, nn.Linear):
             fused: nn.Module = fuse_linear_bn_eval(before, norm)

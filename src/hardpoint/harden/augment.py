@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -148,6 +149,13 @@ class Jitter:
     def __call__(self, x: Tensor, targets: Tensor, rng: Rng, index: Tensor) -> tuple[Tensor, Tensor]:
         noise = rng.fork("jitter").normal(index, tuple(x.shape[1:]), dtype=x.dtype)
         return x + self.sigma * noise, targets
+
+
+def with_draws(changes: Sequence[Augmentation], rng: Rng) -> list[tuple[Augmentation, Rng]]:
+    """Each change with what it draws from: the second of a kind must not repeat the draws of the first."""
+    kinds = [type(change) for change in changes]
+    before = [kinds[:place].count(kind) for place, kind in enumerate(kinds)]
+    return [(change, rng.fork(f"again {n}") if n else rng) for change, n in zip(changes, before, strict=True)]
 
 
 def _whole(value: int, word: str) -> None:

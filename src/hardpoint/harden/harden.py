@@ -21,11 +21,12 @@ from hardpoint.assess.progress import Progress, shown_progress
 from hardpoint.assess.result import Result
 from hardpoint.attacks.base import attack_alone, usable_threat
 from hardpoint.core.access import Access
-from hardpoint.core.errors import DataError, ModelError, ThreatError
+from hardpoint.core.errors import ConfigError, DataError, ModelError, ThreatError
 from hardpoint.core.rng import Rng, split_rows
 from hardpoint.core.rows import chunks
-from hardpoint.data import Dataset, MemoryDataset
+from hardpoint.data import Dataset, MemoryDataset, check_dataset
 from hardpoint.engine.attack import Attack
+from hardpoint.engine.clean import first_answer
 from hardpoint.engine.guard import preserved_random_state
 from hardpoint.engine.shadow import fastest_plan
 from hardpoint.engine.twin import TwinPlan
@@ -109,6 +110,7 @@ def harden(
     wanted = _usable(threat, given, known)
     run = RunFolder(run_dir) if run_dir is not None else None
     with preserved_random_state(), shown_progress(progress) as display:
+        lesson = _lesson(given, data, wanted, training, known, seed)  # refuses before anything is written
         folder = TrainingFolder(run) if run is not None else None
         if run is not None:
             names = [BEFORE, AFTER] if held_out is not None else []
@@ -117,7 +119,6 @@ def harden(
             )
         before = _assessed(given, held_out, wanted, BEFORE, mode, seed, run, display, None)
         own = replace(given, module=copy.deepcopy(given.module).requires_grad_(True).train())
-        lesson = _lesson(given, data, wanted, training, known, seed)
         learner, chosen, cost = _prepared(own, lesson, wanted, known, training, craft_mode, seed, folder)
         told = None if folder is None else _teller(folder, chosen, cost)
         trainer = Trainer(
@@ -169,6 +170,8 @@ def _dataset(test: Dataset | tuple[Any, Any] | None) -> Dataset | None:
 
 
 def _usable(threat: Threat | Perturbation, model: TorchModel, recipe: Recipe | str) -> Threat:
+    if not isinstance(recipe, str) and (isinstance(recipe, type) or not isinstance(recipe, Recipe)):
+        raise ConfigError(f"{recipe!r} is no recipe", 'give one, or a name such as "trades"')
     wanted = usable_threat(threat, model, Access.LABELS)
     if not isinstance(wanted.goal, Untargeted):
         raise ThreatError(
@@ -182,15 +185,13 @@ def _usable(threat: Threat | Perturbation, model: TorchModel, recipe: Recipe | s
 def _lesson(
     model: TorchModel, data: Dataset, threat: Threat, training: Training, recipe: Recipe | str, seed: int
 ) -> Lesson:
-    first, _ = data.rows(torch.arange(min(2, len(data))))
-    classes = model.scores(first).shape[1]
+    model = replace(
+        model, access=Access.GRADIENTS
+    )  # who trains it sees all of it, whatever the attacker sees
     everyone = torch.arange(len(data))
-    labels = torch.cat([data.rows(part)[1] for part in chunks(everyone, 4096)])
-    if len(labels) and int(labels.max()) >= classes:
-        raise DataError(
-            f"there is a label {int(labels.max())}, the model has {classes} classes", "give a label it has"
-        )
-    share = min(training.validation, _HELD_BACK / len(data))
+    classes = first_answer(model.scores, data.rows(everyone[:2])[0]).shape[1]
+    check_dataset(data, model.box, classes)
+    share = min(training.validation, _HELD_BACK / len(data), 1 - 1 / len(data))  # one at least is trained on
     if share * len(data) < 1:
         return Lesson(data, everyone, classes, None)
     rows, held = split_rows(len(data), share, Rng(seed).fork("validation"))
@@ -203,6 +204,7 @@ def _validation(
 ) -> Validate:
     """Clean accuracy, and under a short attack, on the rows ``held`` back."""
     x, y = data.rows(held)
+    threat = replace(threat, access=Access.GRADIENTS, queries=None)
     held_back = MemoryDataset(x, y)
 
     def measure(network: nn.Module) -> tuple[float, float | None]:

@@ -135,6 +135,7 @@ def divergence(scores: Tensor, reference: Tensor) -> Tensor:
 def one_hot(y: Tensor, classes: int, smoothing: float = 0.0) -> Tensor:
     """``[b, K]``: one for the class ``y``, with the share ``smoothing`` spread over all.
 
+    >>> import torch
     >>> one_hot(torch.tensor([1]), 2, smoothing=0.2)
     tensor([[0.1000, 0.9000]])
     """

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hardpoint.core.rng import Rng
 from hardpoint.core.rows import per_row
-from hardpoint.harden.augment import Augmentation, Moves
+from hardpoint.harden.augment import Augmentation, Moves, with_draws
 from hardpoint.threats.perturbation import Region
 
 
@@ -24,19 +24,21 @@ class Memory:
 
     def __init__(self, n: int, shape: tuple[int, ...], changes: Sequence[Augmentation]) -> None:
         self.offsets = torch.zeros(n, *shape, dtype=torch.float16)
-        self._moves = [change for change in changes if isinstance(change, Moves)]
+        self._changes = tuple(changes)
 
     def take(self, rows: Tensor, region: Region, rng: Rng) -> Tensor:
         """The offsets of the inputs ``rows``, moved as these were with draws of ``rng`` into the originals."""
         like = region.x
         offsets = self.offsets[rows.cpu()].to(like) * per_row(region.reach, like).to(like.dtype)
-        for change in self._moves:
-            offsets = change.moved(offsets, rng, rows)
+        for change, draws in with_draws(self._changes, rng):
+            if isinstance(change, Moves):
+                offsets = change.moved(offsets, draws, rows)
         return offsets
 
     def keep(self, rows: Tensor, examples: Tensor, region: Region, rng: Rng) -> None:
         """Keep the ``examples`` ``[b, ...]`` found for the inputs ``rows``."""
         offsets = (examples.detach() - region.x) / per_row(region.reach, examples).clamp_min(1e-12)
-        for change in reversed(self._moves):
-            offsets = change.moved_back(offsets, rng, rows)
+        for change, draws in reversed(with_draws(self._changes, rng)):
+            if isinstance(change, Moves):
+                offsets = change.moved_back(offsets, draws, rows)
         self.offsets[rows.cpu()] = offsets.to("cpu", torch.float16)

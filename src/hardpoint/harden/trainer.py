@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from hardpoint.assess.progress import Progress
-from hardpoint.core.errors import ModelError
+from hardpoint.core.errors import ModelError, RunError
 from hardpoint.core.rng import Rng
-from hardpoint.core.rows import chunks
+from hardpoint.core.rows import all_finite, chunks
 from hardpoint.data import Dataset
 from hardpoint.engine.guard import full_precision, preserved_random_state
 from hardpoint.evidence.training import Epoch, best_epoch
+from hardpoint.harden.augment import with_draws
 from hardpoint.harden.averaging import Average
 from hardpoint.harden.checkpoint import Checkpoint, optimiser_tensors, restore_optimiser, under
 from hardpoint.harden.learner import Batch, Learner, one_hot
@@ -33,6 +34,7 @@ Validate = Callable[[nn.Module], tuple[float, float | None]]
 _LOOK_EVERY = 4
 """Updates between two looks at the slope after the step: the gradient to the input costs a fifth of an update."""
 _SNAPSHOT = 24
+_SMALLER = "train with a smaller lr, or with clip=1.0"
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,13 @@ class Trainer:
     def run(self) -> tuple[Epoch, ...]:
         """Train to the end, from the checkpoint where there is one; the network then has the best weights."""
         if self.file is not None and self.file.exists():
-            self._restore(Checkpoint.read(self.file))
+            try:
+                self._restore(Checkpoint.read(self.file))
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                what = f"{self.file} is no checkpoint of this training ({str(error).partition(chr(10))[0]})"
+                raise RunError(what, "train anew in an empty folder") from None
+            if self.told is not None:  # the checkpoint may be newer than what was told
+                self.told(self.history, self.epochs)
         while len(self.history) < self.epochs and not self._is_enough():
             self._epoch(len(self.history) + 1)
             if self.file is not None:
@@ -127,6 +135,7 @@ class Trainer:
             if self.told is not None:
                 self.told(self.history, self.epochs)
         self.module.load_state_dict(self.best)
+        self.optimiser.zero_grad(set_to_none=True)
         return self.history
 
     def _is_enough(self) -> bool:
@@ -136,15 +145,15 @@ class Trainer:
     def _epoch(self, number: int) -> None:
         began, sums = time.monotonic(), _Sums()
         rng = Rng(self.seed).fork("epoch").fork(number)
-        source = torch.Generator().manual_seed(rng.stream % 2**63)
+        source = torch.Generator().manual_seed(_drawn_seed(rng.fork("order")))
         order = self.lesson.rows[torch.randperm(len(self.lesson.rows), generator=source)]
         batches = chunks(order, self.training.batch_size)
-        if len(batches) > 1 and len(batches[-1]) < 2:  # batch norms cannot learn from one input
+        if len(batches) > 1 and len(batches[-1]) == 1 < len(batches[0]):  # batch norms cannot learn from one
             batches.pop()
         self.display.begin(f"epoch {number} of {self.epochs}", sum(len(rows) for rows in batches))
         offset: Tensor | None = None
         self.module.train()
-        with full_precision(), preserved_random_state(seed=rng.stream % 2**63):
+        with full_precision(), preserved_random_state(seed=_drawn_seed(rng)):
             for turn, rows in enumerate(batches):
                 done = (number - 1 + turn / len(batches)) / self.epochs
                 lr = self.training.lr * self.pace.at(done + 1e-9)
@@ -154,7 +163,7 @@ class Trainer:
                 self.learner.strength = 1.0 if done >= ramp else max(0.01, done / ramp)
                 offset = self._batch(rows, rng.fork(turn), offset, sums, number)
                 self.display.advance(len(rows))
-        self._close(number, sums, lr, began)
+            self._close(number, sums, lr, began)
 
     def _batch(
         self, rows: Tensor, rng: Rng, offset: Tensor | None, sums: _Sums, number: int
@@ -162,8 +171,8 @@ class Trainer:
         """All updates from one batch."""
         x, y = (part.to(self.device) for part in self.lesson.data.rows(rows))
         targets = one_hot(y, self.lesson.classes, self.training.label_smoothing)
-        for change in self.training.augment:
-            x, targets = change(x, targets, rng, rows.to(self.device))
+        for change, draws in with_draws(self.training.augment, rng):
+            x, targets = change(x, targets, draws, rows.to(self.device))
         if self.training.augment:
             x = self.learner.model.box.clamp(x)
         replays = self.recipe.replays if isinstance(self.recipe, Replays) else 1
@@ -205,7 +214,7 @@ class Trainer:
             if not math.isfinite(value):
                 raise ModelError(
                     f"the loss is {value} after {sums.updates} updates of the epoch",
-                    "train with a smaller lr, or with clip=1.0",
+                    _SMALLER,
                 )
             loss.backward()  # type: ignore[no-untyped-call]
         slope = attacked.x.grad
@@ -236,7 +245,7 @@ class Trainer:
             if self._safe is not None:
                 self._load_weights(self._safe)
             self.watch.begin_again()
-        elif self.watch.is_sound and sums.updates % _SNAPSHOT == 0:
+        elif self.watch.is_sound and (sums.updates - 1) % _SNAPSHOT == 0:  # this update is counted already
             self._safe = {name: tensor.clone() for name, tensor in self._weights().items()}
 
     def _autocast(self) -> AbstractContextManager[object]:
@@ -255,6 +264,8 @@ class Trainer:
     def _close(self, number: int, sums: _Sums, lr: float, began: float) -> None:
         """Measure what the epoch came to."""
         state = self.average.state if self.average is not None else self.module.state_dict()
+        if not all(all_finite(held) for held in state.values() if held.is_floating_point()):
+            raise ModelError("the weights are not finite any more", _SMALLER)
         clean = robust = None
         if self.lesson.validate is not None:
             shown = copy.deepcopy(self.module)
@@ -325,3 +336,8 @@ class Trainer:
     def _longer(self) -> Recipe:
         """The search that takes the place of single steps."""
         return Atta(steps=self.searches) if self.memory is not None else Pgd(steps=self.searches)
+
+
+def _drawn_seed(rng: Rng) -> int:
+    """A seed for torch's generators; what ``fork`` makes of a name is the same under every seed."""
+    return int(rng.integers(torch.zeros(1, dtype=torch.int64), 2**53))

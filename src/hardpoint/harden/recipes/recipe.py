@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from hardpoint.core.errors import ConfigError
 from hardpoint.harden.learner import Batch, Learner
 
 
@@ -92,3 +93,11 @@ class Carries(Protocol):
     def renew(self) -> int | None:
         """Epochs after which they begin anew; None for never."""
         ...
+
+
+def alone(inner: Recipe, name: str) -> None:
+    """Raise ``ConfigError`` for a recipe that cannot be inside ``name``, which would leave out what it does besides."""
+    if isinstance(inner, ShiftsWeights | Replays | Carries):
+        raise ConfigError(
+            f"{name} around {inner.name} would leave out a part of it", "put any other recipe inside"
+        )
