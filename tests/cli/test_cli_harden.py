@@ -77,7 +77,7 @@ def test_settings_come_from_the_file(folder: Path, capsys: pytest.CaptureFixture
     ("words", "said"),
     [
         ([*WORDS[:3], *WORDS[5:], *THREAT], "no training data is named"),
-        ([*WORDS[:5], "--data", "train.npz", *THREAT], "would be assessed on what it was trained on"),
+        ([*WORDS[:5], "--data", "train.npz", *THREAT], "are among those to learn from"),
         ([*WORDS, *THREAT, "--threat", "l2:0.1"], "2 threats are given"),
         ([*WORDS, "--threat", "linf:0"], "eps is 0"),
         ([*WORDS, *THREAT[:2], "--recipe", "tradse"], "trades"),

@@ -161,7 +161,7 @@ def test_the_pace_and_the_growth_of_the_budget():
 
     trainer = trainer_of(flat(), Spy(), replace(ONE, epochs=5, batch_size=24, pace="cycle", ramp=0.5))
     trainer.run()
-    done = [turn / 20 for turn in range(20)]
+    done = [(turn + 0.5) / 20 for turn in range(20)]
     assert [s for s, _ in seen] == pytest.approx([max(0.01, min(1.0, d / 0.5)) for d in done])
     assert [lr for _, lr in seen] == pytest.approx(
         [0.1 * (d / 0.4 if d < 0.4 else (1 - d) / 0.6) for d in done], abs=1e-6
@@ -466,7 +466,11 @@ def test_single_steps_that_stop_working_are_given_up_and_gone_back_from(monkeypa
 
     monkeypatch.setattr(trainers, "agreement", scripted_agreement)
     trainer = trainer_of(
-        flat(), NFgsm(), Training(epochs=5, batch_size=2, lr=1e-3, average=0.9), data=cloud(96), file=None
+        flat(),
+        NFgsm(),
+        Training(epochs=5, batch_size=2, lr=1e-3, average=0.9, ramp=0.0),
+        data=cloud(96),
+        file=None,
     )
     monkeypatch.setattr(
         trainer, "_load_weights", lambda held: loaded.append((dict(held), state_of(trainer.module)))

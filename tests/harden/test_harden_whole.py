@@ -55,7 +55,7 @@ def test_the_given_model_and_all_random_states_are_left_alone():
     net, (x, y) = normed(dropout=0.3), pictures(40)
     net[0].weight.requires_grad_(False)
     kept, flags, before = copy.deepcopy(net), [p.requires_grad for p in net.parameters()], states()
-    done = hardened(net, (x, y), recipe="trades", test=(x[:12], y[:12]))
+    done = hardened(net, (x, y), recipe="trades", test=pictures(12, seed=9))
     assert states() == before
     assert same(state_of(net), state_of(kept))
     assert net.training

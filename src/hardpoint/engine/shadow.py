@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from hardpoint.engine.guard import preserved_random_state
-from hardpoint.engine.twin import Twin, TwinPlan, build_twin, candidate_steps, folded_norms, times_of
+from hardpoint.engine.twin import (
+    Twin,
+    TwinPlan,
+    build_twin,
+    candidate_steps,
+    folded_norms,
+    times_of,
+)
 from hardpoint.models.base import Differentiable
 
 

@@ -257,17 +257,24 @@ def candidate_steps(model: Differentiable, x: Tensor) -> list[dict[str, bool]]:
 
 
 def _agrees(model: Model, twin: Twin | Itself, x: Tensor) -> bool:
-    """Same labels on the pilot inputs (96 % for bfloat16), scores within the precision's tolerance; random models
-    are compared on the same draws."""
+    """Same labels on the pilot inputs (96 % for bfloat16), and scores that agree."""
     with preserved_random_state(seed=0):
         theirs = model.scores(x)
     with preserved_random_state(seed=0):
         ours = twin.scores(x)
-    loose = twin.plan.bfloat16
     same = (theirs.argmax(1) == ours.argmax(1)).double().mean()
+    return bool(same >= (0.96 if twin.plan.bfloat16 else 1.0)) and scores_agree(model, twin, x)
+
+
+def scores_agree(model: Model | Twin, twin: Twin | Itself, x: Tensor) -> bool:
+    """Whether the copy's scores are the model's within its precision; random models are compared on the same draws."""
+    with preserved_random_state(seed=0):
+        theirs = model.scores(x)
+    with preserved_random_state(seed=0):
+        ours = twin.scores(x)
     spread = (theirs - theirs.mean(1, keepdim=True)).abs().amax().clamp_min(1e-12)
     gap = float(((theirs - theirs.mean(1, keepdim=True)) - (ours - ours.mean(1, keepdim=True))).abs().amax())
-    return bool(same >= (0.96 if loose else 1.0)) and gap <= float(spread) * (0.1 if loose else 1e-3)
+    return gap <= float(spread) * (0.1 if twin.plan.bfloat16 else 1e-3)
 
 
 def times_of(twins: list[Twin | Itself], x: Tensor, turns: int = 7) -> list[float]:

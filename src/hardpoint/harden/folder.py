@@ -25,6 +25,8 @@ from hardpoint.harden.cost import Cost, default_recipe
 from hardpoint.harden.recipes import Carries, Recipe
 from hardpoint.report.curves import drawn
 
+_OWN = ("before", "after")
+
 
 @dataclass(frozen=True)
 class Remembered:
@@ -65,25 +67,30 @@ class TrainingFolder:
     def weights(self) -> Path:
         return self.path / "model.safetensors"
 
-    def begin(self, about: Mapping[str, Any]) -> Remembered | None:
-        """Start, or go on with the same training, which is what is returned then.
+    def refuse_others(self, about: Mapping[str, Any], *, resume: bool) -> None:
+        """Raise ``RunError`` where the run folder holds other work than this training; nothing is written."""
+        plan = self.path / "plan.json"
+        if not resume or not self.run.exists:
+            return
+        if not plan.exists() and self.run.names() != [] and any(n not in _OWN for n in self.run.names()):
+            raise RunError(f"{self.run.path} holds no training", "give a new folder")
+        if plan.exists():
+            begin_plan(plan, about)
 
-        Raises:
-            RunError: when the folder holds another training, or is damaged.
-        """
+    def begin(self, about: Mapping[str, Any]) -> None:
+        """Write what identifies the training."""
         begin_plan(self.path / "plan.json", about)
+
+    def remembered(self) -> Remembered | None:
+        """What was measured when this training began; None where it begins now. Raises ``RunError`` where damaged."""
         file = self.path / "measured.json"
         if not file.exists():
             return None
         try:
             told = read_json(file)
-            return Remembered(
-                TwinPlan.from_json(told["twin"]),
-                int(told["steps"]),
-                bool(told["remembers"]),
-                Cost(**told["cost"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            search = int(told["steps"]), bool(told["remembers"])
+            return Remembered(TwinPlan.from_json(told["twin"]), *search, Cost(**told["cost"]))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"{file} is damaged ({error})", "train anew in an empty folder") from None
 
     def remember(self, plan: TwinPlan, recipe: Recipe, cost: Cost) -> None:

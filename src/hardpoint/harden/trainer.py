@@ -25,7 +25,7 @@ from hardpoint.harden.averaging import Average
 from hardpoint.harden.checkpoint import Checkpoint, optimiser_tensors, restore_optimiser, under
 from hardpoint.harden.learner import Batch, Learner, one_hot
 from hardpoint.harden.memory import Memory
-from hardpoint.harden.recipes import Atta, Attacked, Carries, Pgd, Recipe, Replays, ShiftsWeights
+from hardpoint.harden.recipes import Attacked, Carries, Recipe, Replays, ShiftsWeights, longer
 from hardpoint.harden.settings import Optimiser, Pace, Precision, Training
 from hardpoint.harden.watch import Watch, agreement
 
@@ -97,6 +97,9 @@ class Trainer:
         self.learner, self.recipe, self.lesson, self.training = learner, recipe, lesson, training
         self.seed, self.display, self.file, self.told = seed, display, file, told
         self.module = learner.module
+        self._shown = copy.deepcopy(
+            learner.module
+        ).eval()  # some networks cannot be copied once they have learned
         self.device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
         optimiser, pace = training.optimiser, training.pace
         assert isinstance(optimiser, Optimiser)
@@ -108,7 +111,7 @@ class Trainer:
         self.memory: Memory | None = None
         if isinstance(recipe, Carries):
             self.memory = Memory(len(lesson.data), lesson.data.shape, training.augment)
-        self.watch, self.searches = Watch(), 0
+        self.watch = Watch()
         self._safe: dict[str, Tensor] | None = None
         self.alarms = 0
 
@@ -155,8 +158,8 @@ class Trainer:
         self.module.train()
         with full_precision(), preserved_random_state(seed=_drawn_seed(rng)):
             for turn, rows in enumerate(batches):
-                done = (number - 1 + turn / len(batches)) / self.epochs
-                lr = self.training.lr * self.pace.at(done + 1e-9)
+                done = (number - 1 + (turn + 0.5) / len(batches)) / self.epochs
+                lr = self.training.lr * self.pace.at(done)
                 for group in self.optimiser.param_groups:
                     group["lr"] = lr
                 ramp = self.training.ramp
@@ -228,7 +231,7 @@ class Trainer:
         sums.right += int((taught.scores.argmax(1) == batch.y).sum())
         sums.inputs += len(batch)
         sums.updates += 1
-        if attacked.slope is not None and slope is not None:
+        if attacked.slope is not None and slope is not None and self.learner.strength == 1:
             self._look(attacked.slope, slope, sums)
         if isinstance(recipe, Replays) and slope is not None:
             return recipe.moved(self.learner, batch, attacked, slope)
@@ -240,8 +243,7 @@ class Trainer:
         sums.agreement.append(value)
         if self.watch.saw(value):
             self.alarms += 1
-            self.searches = max(2, 2 * self.searches)
-            self.recipe = self._longer()
+            self.recipe = longer(self.recipe)
             if self._safe is not None:
                 self._load_weights(self._safe)
             self.watch.begin_again()
@@ -268,9 +270,8 @@ class Trainer:
             raise ModelError("the weights are not finite any more", _SMALLER)
         clean = robust = None
         if self.lesson.validate is not None:
-            shown = copy.deepcopy(self.module)
-            shown.load_state_dict(state)
-            clean, robust = self.lesson.validate(shown.eval())
+            self._shown.load_state_dict(state)
+            clean, robust = self.lesson.validate(self._shown)
         epoch = Epoch(
             number=number,
             recipe=self.recipe.name,
@@ -311,7 +312,6 @@ class Trainer:
             "history": [epoch.to_json() for epoch in self.history],
             "updates": 0 if self.average is None else self.average.updates,
             "watch": asdict(self.watch),
-            "searches": self.searches,
             "alarms": self.alarms,
         }
         safe = {} if self._safe is None else under("safe", self._safe)
@@ -327,15 +327,11 @@ class Trainer:
         self.best, self._safe = known.part("best"), known.part("safe") or None
         self.history = tuple(Epoch.from_json(epoch) for epoch in known.facts["history"])
         self.watch = Watch(**known.facts["watch"])
-        self.searches, self.alarms = int(known.facts["searches"]), int(known.facts["alarms"])
-        if self.searches:
-            self.recipe = self._longer()
+        self.alarms = int(known.facts["alarms"])
+        for _ in range(self.alarms):
+            self.recipe = longer(self.recipe)
         if self.memory is not None:
             self.memory.offsets.copy_(known.tensors["memory/offsets"])
-
-    def _longer(self) -> Recipe:
-        """The search that takes the place of single steps."""
-        return Atta(steps=self.searches) if self.memory is not None else Pgd(steps=self.searches)
 
 
 def _drawn_seed(rng: Rng) -> int:

@@ -3,6 +3,7 @@
 from hardpoint.harden.recipes.atta import Atta
 from hardpoint.harden.recipes.awp import Awp
 from hardpoint.harden.recipes.free import Free
+from hardpoint.harden.recipes.longer import longer
 from hardpoint.harden.recipes.mixed import Mixed, Noise, Plain, WorstOf
 from hardpoint.harden.recipes.pgd import Pgd
 from hardpoint.harden.recipes.recipe import Attacked, Carries, Recipe, Replays, ShiftsWeights, Taught
@@ -28,4 +29,5 @@ __all__ = [
     "Taught",
     "Trades",
     "WorstOf",
+    "longer",
 ]

@@ -60,7 +60,7 @@ class Atta:
             for _ in range(self.steps):
                 slope = slope_at(loss, z)
                 z = region.project(z + length * region.ascent(slope, z))
-        return Attacked(z, slope if self.steps == 1 else None)
+        return Attacked(z, slope)
 
     def taught(self, learner: Learner, batch: Batch, attacked: Attacked) -> Taught:
         return cross_entropy_on(learner, batch, attacked)
