@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hardpoint.cli.defence_kinds import Kind, number, whole, word
+from hardpoint.cli.defence_kinds import Kind, flag, number, whole, word
 
 CHANGES = {
     "flip": Kind("Flip"),
@@ -13,6 +13,7 @@ CHANGES = {
 }
 
 _STEPS = {"steps": whole, "length": number}
+_BOUNDS = {"reach": number, "warmup": number, "reset": flag}
 RECIPES = {
     "default": Kind("default"),
     "plain": Kind("Plain"),
@@ -26,4 +27,8 @@ RECIPES = {
     "awp": Kind("Awp", {"inner": word, "gamma": number}),
     "mixed": Kind("Mixed", {"inner": word, "clean": number}),
     "noise": Kind("Noise", {"sigma": number}),
+    "ibp": Kind("Ibp", {"clean_first": number, "clean": number, **_BOUNDS}),
+    "crown_ibp": Kind("CrownIbp", {"crown": number, **_BOUNDS}),
+    "sabr": Kind("Sabr", {"part": number, "steps": whole, **_BOUNDS}),
+    "mtl_ibp": Kind("MtlIbp", {"bound": number, "steps": whole, "attack_reach": number, **_BOUNDS}),
 }

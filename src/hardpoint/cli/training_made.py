@@ -14,20 +14,28 @@ from hardpoint.harden.names import DEFAULT
 from hardpoint.harden.recipes import (
     Atta,
     Awp,
+    CrownIbp,
     FgsmRs,
     Free,
+    Ibp,
     Mart,
     Mixed,
+    MtlIbp,
     NFgsm,
     Noise,
     Pgd,
     Plain,
     Recipe,
+    Sabr,
     Trades,
 )
 
 _CLASSES: dict[str, Callable[..., Recipe]] = {
-    c.__name__: c for c in (Plain, FgsmRs, NFgsm, Atta, Free, Pgd, Trades, Mart, Awp, Mixed, Noise)
+    c.__name__: c
+    for c in (
+        *(Plain, FgsmRs, NFgsm, Atta, Free, Pgd, Trades, Mart, Awp, Mixed, Noise),
+        *(Ibp, CrownIbp, Sabr, MtlIbp),
+    )
 }
 
 

@@ -39,7 +39,7 @@ from hardpoint.harden.cost import Cost, measured_seconds, within_budget
 from hardpoint.harden.folder import TrainingFolder
 from hardpoint.harden.learner import CraftMode, Learner
 from hardpoint.harden.names import DEFAULT, recipe_named
-from hardpoint.harden.recipes import Noise, Plain, Recipe
+from hardpoint.harden.recipes import Noise, Plain, Prepares, Proves, Recipe
 from hardpoint.harden.result import HardenResult
 from hardpoint.harden.settings import Training
 from hardpoint.harden.trainer import Lesson, Trainer, Validate
@@ -125,7 +125,10 @@ def harden(
             run.begin(told, resume=resume)
             folder.begin(about)
         before = _assessed(given, held_out, wanted, BEFORE, mode, seed, run, display, None)
-        own = replace(given, module=copy.deepcopy(given.module).train())
+        fresh = copy.deepcopy(given.module)
+        if isinstance(known, Prepares):
+            fresh = known.prepared(fresh, Rng(seed).fork("weights"))
+        own = replace(given, module=fresh.train())
         learner, chosen, cost = _prepared(own, lesson, wanted, known, training, craft_mode, folder)
         trainer = Trainer(
             learner,
@@ -209,8 +212,23 @@ def _lesson(
     if share * len(data) < 1:
         return Lesson(data, everyone, classes, None)
     rows, held = split_rows(len(data), share, Rng(seed).fork("validation"))
+    if isinstance(recipe, Proves):
+        return Lesson(data, rows, classes, _proof(model, data, held, threat, recipe))
     attack = None if isinstance(recipe, Plain | Noise) else arsenal_for(threat.perturbation, classes).quick
     return Lesson(data, rows, classes, _validation(model, data, held, threat, attack, seed))
+
+
+def _proof(model: TorchModel, data: Dataset, held: Tensor, threat: Threat, recipe: Proves) -> Validate:
+    """Clean accuracy, and the share that ``recipe`` proves safe, of the rows ``held`` back."""
+    x, y = data.rows(held)
+
+    def measure(network: nn.Module) -> tuple[float, float | None]:
+        shown = replace(model, module=network)
+        clean = torch.cat([shown.predict(part) for part in chunks(x, 256)]) == y
+        proven = recipe.proven(shown, x, y, threat) & clean
+        return float(clean.double().mean()), float(proven.double().mean())
+
+    return measure
 
 
 def _validation(

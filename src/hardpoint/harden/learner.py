@@ -11,6 +11,8 @@ from enum import Enum
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hardpoint.bounds.graph import Graph
+from hardpoint.bounds.tracing import traced
 from hardpoint.core.errors import ConfigError
 from hardpoint.core.rng import Rng
 from hardpoint.engine.guard import frozen_parameters
@@ -82,6 +84,7 @@ class Learner:
         self._shadow = Shadow(model, plan) if craft_mode is CraftMode.EVAL else None
         self._is_fresh = False
         self._bound: tuple[Tensor, tuple[Perturbation, float], Region] | None = None
+        self._graph: Graph | None = None
 
     @property
     def module(self) -> nn.Module:
@@ -90,6 +93,12 @@ class Learner:
     def scores(self, x: Tensor) -> Tensor:
         """``[b, K]``: what the network answers while it learns, differentiably down to its weights."""
         return self.model.module_scores(self.module(x))
+
+    def graph(self, x: Tensor) -> Graph:
+        """The network as bounds know it, in the mode that it was in when first asked; ``x`` are inputs it takes."""
+        if self._graph is None:
+            self._graph = traced(self.module, x)
+        return self._graph
 
     def weights_changed(self) -> None:
         """The copy is old from now on."""

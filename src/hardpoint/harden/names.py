@@ -6,7 +6,23 @@ from collections.abc import Callable
 
 from hardpoint.core.errors import ConfigError
 from hardpoint.core.suggest import did_you_mean
-from hardpoint.harden.recipes import Atta, Awp, FgsmRs, Free, Mart, Mixed, NFgsm, Pgd, Plain, Recipe, Trades
+from hardpoint.harden.recipes import (
+    Atta,
+    Awp,
+    CrownIbp,
+    FgsmRs,
+    Free,
+    Ibp,
+    Mart,
+    Mixed,
+    MtlIbp,
+    NFgsm,
+    Pgd,
+    Plain,
+    Recipe,
+    Sabr,
+    Trades,
+)
 
 DEFAULT = "default"
 """Not a recipe but a choice: as many gradient steps as twice the price of ordinary training buys on this machine."""
@@ -23,6 +39,10 @@ NAMED: dict[str, Callable[[], Recipe]] = {
     "awp": lambda: Awp(Pgd()),
     "awp_trades": lambda: Awp(Trades()),
     "mixed": lambda: Mixed(Pgd()),
+    "ibp": Ibp,
+    "crown_ibp": CrownIbp,
+    "sabr": Sabr,
+    "mtl_ibp": MtlIbp,
 }
 
 

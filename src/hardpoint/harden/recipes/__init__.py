@@ -2,11 +2,21 @@
 
 from hardpoint.harden.recipes.atta import Atta
 from hardpoint.harden.recipes.awp import Awp
+from hardpoint.harden.recipes.certified import CrownIbp, Ibp, MtlIbp, Sabr
 from hardpoint.harden.recipes.free import Free
 from hardpoint.harden.recipes.longer import longer
 from hardpoint.harden.recipes.mixed import Mixed, Noise, Plain, WorstOf
 from hardpoint.harden.recipes.pgd import Pgd
-from hardpoint.harden.recipes.recipe import Attacked, Carries, Recipe, Replays, ShiftsWeights, Taught
+from hardpoint.harden.recipes.recipe import (
+    Attacked,
+    Carries,
+    Prepares,
+    Proves,
+    Recipe,
+    Replays,
+    ShiftsWeights,
+    Taught,
+)
 from hardpoint.harden.recipes.single_step import FgsmRs, NFgsm
 from hardpoint.harden.recipes.trades import Mart, Trades
 
@@ -15,16 +25,22 @@ __all__ = [
     "Attacked",
     "Awp",
     "Carries",
+    "CrownIbp",
     "FgsmRs",
     "Free",
+    "Ibp",
     "Mart",
     "Mixed",
+    "MtlIbp",
     "NFgsm",
     "Noise",
     "Pgd",
     "Plain",
+    "Prepares",
+    "Proves",
     "Recipe",
     "Replays",
+    "Sabr",
     "ShiftsWeights",
     "Taught",
     "Trades",

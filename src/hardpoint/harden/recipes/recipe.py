@@ -6,10 +6,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from hardpoint.core.errors import ConfigError
+from hardpoint.core.rng import Rng
 from hardpoint.harden.learner import Batch, Learner
+from hardpoint.models.torch import TorchModel
+from hardpoint.threats.threat import Threat
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,24 @@ class Carries(Protocol):
     @property
     def renew(self) -> int | None:
         """Epochs after which they begin anew; None for never."""
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A recipe that begins from other weights than those that the network has."""
+
+    def prepared(self, module: nn.Module, rng: Rng) -> nn.Module:
+        """What training begins with: a changed copy of ``module``, or ``module`` itself."""
+        ...
+
+
+@runtime_checkable
+class Proves(Protocol):
+    """A recipe whose networks are to be proven safe: its epochs are told apart by that, not by an attack."""
+
+    def proven(self, model: TorchModel, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+        """Bool ``[n]``: which of the inputs ``x`` ``[n, ...]`` are proven to stay in their class ``y``."""
         ...
 
 

@@ -1,0 +1,21 @@
+"""How robustness is proven: bounds of what a network can answer."""
+
+from hardpoint.bounds.certified import SLACK, interval_certified
+from hardpoint.bounds.graph import Graph, Step
+from hardpoint.bounds.interval import intervals, margin_bounds
+from hardpoint.bounds.operators import KNOWN
+from hardpoint.bounds.operators.operator import Interval, UnknownOperator
+from hardpoint.bounds.tracing import traced
+
+__all__ = [
+    "KNOWN",
+    "SLACK",
+    "Graph",
+    "Interval",
+    "Step",
+    "UnknownOperator",
+    "interval_certified",
+    "intervals",
+    "margin_bounds",
+    "traced",
+]

@@ -1,0 +1,126 @@
+"""Which inputs interval bounds prove safe."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from hardpoint.bounds.graph import Graph
+from hardpoint.bounds.interval import intervals, margin_bounds
+from hardpoint.bounds.operators.operator import Interval
+from hardpoint.bounds.tracing import traced
+from hardpoint.core.box import Box
+from hardpoint.core.errors import BadModelOutput, DataError, ModelError, ThreatError
+from hardpoint.core.rows import chunks
+from hardpoint.engine.guard import full_precision, refuse_training_layers
+from hardpoint.models.torch import TorchModel
+from hardpoint.threats.linf import Linf
+from hardpoint.threats.perturbation import Perturbation
+from hardpoint.threats.threat import Threat
+
+SLACK = 1e-5
+"""By how much a score must stay ahead, in units of the scores: about what float32 rounds scores of size 10 by."""
+_AT_ONCE = 500
+
+
+@torch.no_grad()
+def interval_certified(
+    model: nn.Module | TorchModel,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat | Perturbation,
+    *,
+    slack: float = SLACK,
+) -> Tensor:
+    """Bool ``[n]``: inputs whose class ``y`` no allowed change can change, proven by interval bounds.
+
+    Bounds are computed in float64 from the network's weights and widened by more than all of their rounding: they hold
+    for the network in exact arithmetic. That it is also deployed in float32 is what ``slack`` is for, which is an
+    allowance and no proof. False says that nothing was proven.
+
+    Args:
+        model: in evaluation mode.
+        x: ``[n, ...]`` inside the model's input range (0 to 1 for a module).
+        y: int64 ``[n]``, the true labels.
+        threat: ``Linf``; each input may move in its box, cut by the input range.
+        slack: by how much the score of ``y`` must stay ahead of every other.
+
+    Raises:
+        ThreatError: for another perturbation than ``Linf``.
+        ModelError: for a network in training mode, or with a part that no bound is known for.
+        DataError: for inputs outside the input range, or labels that the model does not have.
+
+    >>> net = nn.Sequential(nn.Linear(1, 2)).eval().requires_grad_(False)
+    >>> _ = net[0].weight.copy_(torch.tensor([[-1.0], [1.0]])), net[0].bias.copy_(torch.tensor([0.5, -0.5]))
+    >>> interval_certified(net, torch.tensor([[0.7], [0.55]]), torch.tensor([1, 1]), Linf(0.1))
+    tensor([ True, False])
+    """
+    known = model if isinstance(model, TorchModel) else TorchModel(model)
+    eps = _radius(threat)
+    if known.probabilities:
+        raise ModelError("the network returns probabilities", "give it without its last softmax or sigmoid")
+    refuse_training_layers(known.module)
+    _refuse_inputs(x, y, known.box)
+    if not len(x):
+        return torch.zeros(0, dtype=torch.bool, device=x.device)
+    with full_precision():
+        module = copy.deepcopy(known.module).double()
+        graph = traced(module, x[:1].to(known.device).double())
+        parts = [
+            _certified(graph, part.to(known.device), labels.to(known.device), known.box, eps, slack)
+            for part, labels in zip(chunks(x, _AT_ONCE), chunks(y, _AT_ONCE), strict=True)
+        ]
+    return torch.cat(parts).to(x.device)
+
+
+def allowed_box(x: Tensor, box: Box, eps: float) -> Interval:
+    """float64: all points within ``eps`` of ``x`` ``[n, ...]`` and inside ``box``, rounded outwards."""
+    centre, (low, high) = x.double(), box.bounds_like(x)
+    far, reach = (
+        torch.full_like(centre, torch.inf),
+        eps * (1 + 2**-50),
+    )  # a measured distance is itself rounded
+    least, most = torch.nextafter(centre - reach, -far), torch.nextafter(centre + reach, far)
+    return Interval(torch.maximum(least, low.double()), torch.minimum(most, high.double()), outward=True)
+
+
+def _certified(graph: Graph, x: Tensor, y: Tensor, box: Box, eps: float, slack: float) -> Tensor:
+    spans = intervals(graph, allowed_box(x, box, eps))
+    scores = spans[graph.output].low
+    if scores.dim() != 2:
+        raise BadModelOutput(
+            f"each input has scores of shape {tuple(scores.shape[1:])}", "return [n, classes]"
+        )
+    classes = max(2, scores.shape[1])
+    if int(y.max()) >= classes:
+        raise DataError(
+            f"there is a label {int(y.max())}, the model has {classes} classes", "give labels it has"
+        )
+    others = margin_bounds(graph, spans, y).scatter(1, y.unsqueeze(1), torch.inf)
+    return (others > slack).all(1)  # what is not a number is above nothing
+
+
+def _radius(threat: Threat | Perturbation) -> float:
+    perturbation = Threat.of(threat).perturbation
+    if not isinstance(perturbation, Linf):
+        raise ThreatError(
+            f"interval bounds say nothing about {perturbation.name}",
+            "certify against Linf, for example Linf(0.1)",
+        )
+    return perturbation.eps
+
+
+def _refuse_inputs(x: Tensor, y: Tensor, box: Box) -> None:
+    if len(x) != len(y) or y.dim() != 1:
+        raise DataError(
+            f"there are {len(x)} inputs and labels of shape {tuple(y.shape)}", "give one label per input"
+        )
+    if not len(x):
+        return
+    if y.is_floating_point() or int(y.min()) < 0:
+        raise DataError("labels are not whole numbers of 0 or more", "give int64 class numbers")
+    outside = (~box.contains(x)).nonzero().flatten()
+    if len(outside):
+        raise DataError(f"row {int(outside[0])} lies outside the input range", "scale the inputs into it")

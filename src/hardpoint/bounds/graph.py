@@ -1,0 +1,81 @@
+"""A network as a graph of operators that bounds are known for.
+
+The graph holds no weights of its own: operators read the network's as they are when they are asked, so bounds follow
+a training and gradients reach the weights. What no bound is known for is refused by name; nothing is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from hardpoint.bounds.operators.operator import Operator, Settles
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator and what it is applied to.
+
+    Attributes:
+        name: for messages: the layer, function or method.
+        operator: what it computes.
+        inputs: the values that it takes: 0 is the network's input, ``k`` the value of step ``k - 1``.
+    """
+
+    name: str
+    operator: Operator
+    inputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Steps in an order in which each comes after those that it takes values from.
+
+    Attributes:
+        steps: all of them.
+        output: the value that the network returns.
+    """
+
+    steps: tuple[Step, ...]
+    output: int
+
+    def values(self, x: Tensor) -> list[Tensor]:
+        """The input ``[n, ...]`` and the value of each step, differentiably."""
+        values = [x]
+        for step in self.steps:
+            values.append(step.operator.value(*(values[place] for place in step.inputs)))
+        return values
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """What the network returns for ``x`` ``[n, ...]``."""
+        return self.values(x)[self.output]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no step depends on the batch that the network learns from."""
+        return not any(isinstance(step.operator, Settles) for step in self.steps)
+
+    def settled(self, x: Tensor) -> tuple[Graph, Tensor]:
+        """The graph whose batch norms normalise by the batch ``x``, and what the network returns for it.
+
+        In training mode batch norms also learn their running statistics from the batch, as in any forward pass.
+        Gradients flow through the statistics. In evaluation mode this is the graph itself.
+        """
+        values, steps = [x], []
+        for step in self.steps:
+            taken = [values[place] for place in step.inputs]
+            if isinstance(step.operator, Settles):
+                operator, value = step.operator.settled(*taken)
+                step = replace(step, operator=operator)
+            else:
+                value = step.operator.value(*taken)
+            values.append(value)
+            steps.append(step)
+        return replace(self, steps=tuple(steps)), values[self.output]
+
+    def before(self, kind: type[Operator]) -> Sequence[int]:
+        """The values that operators of this ``kind`` are applied to, each once."""
+        places = [place for step in self.steps if isinstance(step.operator, kind) for place in step.inputs]
+        return tuple(dict.fromkeys(places))

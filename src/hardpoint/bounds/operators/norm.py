@@ -1,0 +1,107 @@
+"""Batch norms: affine, once it is said which statistics they normalise by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hardpoint.bounds.operators.call import Call, Readers
+from hardpoint.bounds.operators.operator import Interval, Operator, UnknownOperator, gamma, tiny
+
+
+@dataclass(frozen=True)
+class Normed:
+    """Normalisation by given statistics.
+
+    Attributes:
+        layer: the batch norm, whose weights are read anew each time.
+        mean, variance: per channel; None for the layer's running statistics.
+    """
+
+    layer: Any
+    mean: Tensor | None = None
+    variance: Tensor | None = None
+    is_affine = True
+
+    def value(self, *x: Tensor) -> Tensor:
+        mean, variance = self._statistics()
+        if self.mean is None:
+            return functional.batch_norm(
+                x[0], mean, variance, self.layer.weight, self.layer.bias, False, 0.0, self.layer.eps
+            )
+        scale, shift = self._scale(mean, variance)
+        return torch.addcmul(_across(shift, x[0]), x[0], _across(scale, x[0]))
+
+    def interval(self, *x: Interval) -> Interval:
+        (span,) = x
+        mean, variance = self._statistics()
+        scale, shift = self._scale(mean, variance)
+        middle = torch.addcmul(_across(shift, span.middle), span.middle, _across(scale, span.middle))
+        out = Interval.around(middle, span.radius * _across(scale.abs(), middle), span.outward)
+        if not span.outward:
+            return out
+        sizes = (span.size + _across(mean.abs(), span.low)) * _across(scale.abs(), span.low)
+        if self.layer.bias is not None:
+            sizes = sizes + _across(self.layer.bias.abs(), span.low)
+        return out.widened(sizes * gamma(8, span.low.dtype) + tiny(span.low.dtype))
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        if self.mean is not None and self.variance is not None:
+            return self.mean, self.variance
+        return self.layer.running_mean, self.layer.running_var
+
+    def _scale(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        scale = torch.rsqrt(variance + self.layer.eps)
+        if self.layer.weight is not None:
+            scale = scale * self.layer.weight
+        shift = -mean * scale
+        return scale, shift if self.layer.bias is None else shift + self.layer.bias
+
+
+@dataclass(frozen=True)
+class Learning:
+    """A batch norm in training mode: what it is depends on the batch that it is settled with (Shi et al., "Fast
+    certified robust training with short warmup", NeurIPS 2021, section 4.2: by the statistics of the clean batch).
+
+    Attributes:
+        layer: the batch norm.
+    """
+
+    layer: Any
+
+    def value(self, *x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x[0])
+        return out
+
+    def interval(self, *x: Interval) -> Interval:
+        raise UnknownOperator(
+            "a batch norm in training mode has no statistics yet", "settle the graph with a clean batch first"
+        )
+
+    def settled(self, x: Tensor) -> tuple[Operator, Tensor]:
+        axes = [0, *range(2, x.dim())]
+        variance, mean = torch.var_mean(x, axes, correction=0)
+        return Normed(self.layer, mean, variance), self.value(x)
+
+
+def _across(values: Tensor, like: Tensor) -> Tensor:
+    """Per channel, as it broadcasts against ``like`` ``[n, channels, ...]``."""
+    return values.view(-1, *([1] * (like.dim() - 2)))
+
+
+def _norm(call: Call, layer: Any) -> Normed | Learning:
+    if layer.training:
+        return Learning(layer)
+    if layer.running_mean is None or layer.running_var is None:
+        raise UnknownOperator(
+            f"{call.what} normalises by the batch at hand, {call.place}",
+            "give it running statistics (track_running_stats=True)",
+        )
+    return Normed(layer)
+
+
+READERS = Readers(layers={nn.BatchNorm1d: _norm, nn.BatchNorm2d: _norm})

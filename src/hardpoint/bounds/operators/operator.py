@@ -1,0 +1,176 @@
+"""What every operator of a network's graph is, and the interval that passes through it.
+
+Rounding. Bounds are computed in floating point. An interval that is ``outward`` widens at every operator by more than
+what its arithmetic can have rounded away, so that it holds for the network in exact arithmetic: a sum of ``n``
+products errs by at most ``γ_n Σ|a||b|`` with ``γ_n = n u / (1 - n u)``, whatever the order of summation (Higham,
+"Accuracy and stability of numerical algorithms", section 3.1). That is so for products that are summed as such, as
+torch's float64 convolutions on processors are, and not for Winograd's or Fourier's. Training needs no such care and
+skips it. What a network computes from its weights alone is taken as it is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from hardpoint.core.errors import ModelError
+
+Live = Callable[[], Tensor]
+"""Reads a tensor of the network as it is now; gradients flow to it."""
+
+
+class UnknownOperator(ModelError):
+    """The network does something that no bound is known for."""
+
+
+class Interval:
+    """Every value lies between ``low`` and ``high``, elementwise.
+
+    Args:
+        low, high: ``[n, ...]``.
+        outward: whether rounding errors widen it, see above.
+    """
+
+    def __init__(self, low: Tensor, high: Tensor, outward: bool = False) -> None:
+        self.low, self.high, self.outward = low, high, outward
+
+    @classmethod
+    def around(cls, middle: Tensor, radius: Tensor, outward: bool = False) -> Interval:
+        """The interval from ``middle - radius`` to ``middle + radius``; ends that nobody asks for cost nothing."""
+        made = cls.__new__(cls)
+        made.middle, made.radius, made.outward = middle, radius, outward
+        return made
+
+    @cached_property
+    def low(self) -> Tensor:
+        return self.middle - self.radius
+
+    @cached_property
+    def high(self) -> Tensor:
+        return self.middle + self.radius
+
+    @cached_property
+    def middle(self) -> Tensor:
+        return (self.low + self.high) / 2
+
+    @cached_property
+    def radius(self) -> Tensor:
+        return (self.high - self.low) / 2
+
+    @property
+    def is_centred(self) -> bool:
+        """Whether middle and radius are known already."""
+        return "middle" in self.__dict__ and "radius" in self.__dict__
+
+    @property
+    def size(self) -> Tensor:
+        """The largest absolute value."""
+        return torch.maximum(self.low.abs(), self.high.abs())
+
+    def widened(self, error: Tensor) -> Interval:
+        """By ``error`` both ways."""
+        return Interval(self.low - error, self.high + error, self.outward)
+
+    def rounded(self, roundings: int = 2) -> Interval:
+        """Outward intervals widened by so many roundings of each end; others as they are."""
+        if not self.outward:
+            return self
+        return self.widened(self.size * gamma(roundings, self.low.dtype) + tiny(self.low.dtype))
+
+
+def gamma(terms: int, dtype: torch.dtype) -> float:
+    """More than the relative error of a sum of ``terms`` products, and of the sums that bound it."""
+    unit = torch.finfo(dtype).eps / 2
+    share = (2 * terms + 16) * unit
+    if share >= 0.5:
+        raise ModelError(f"sums of {terms} terms are too long for {dtype}", "compute bounds in float64")
+    return share / (1 - share)
+
+
+def tiny(dtype: torch.dtype) -> float:
+    """More than what underflow can take from a sum."""
+    return torch.finfo(dtype).tiny
+
+
+@runtime_checkable
+class Operator(Protocol):
+    """One step of a network. A frozen dataclass; the weights in it are read anew each time."""
+
+    def value(self, *x: Tensor) -> Tensor:
+        """What the network computes, from the values of the steps before."""
+        ...
+
+    def interval(self, *x: Interval) -> Interval:
+        """An interval that holds every ``value`` of points in the intervals ``x``."""
+        ...
+
+
+@runtime_checkable
+class Affine(Operator, Protocol):
+    """An operator that is affine in all its inputs together. Its linear part is had by differentiating ``value``."""
+
+    @property
+    def is_affine(self) -> bool: ...
+
+
+@runtime_checkable
+class Transposes(Affine, Protocol):
+    """An affine operator of one input whose transposed linear part is cheaper than its derivative."""
+
+    def transposed(self, rows: Tensor, shape: torch.Size) -> Tensor:
+        """``rows`` ``[m, ...]`` over the values, as rows over inputs of ``shape``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Two lines per element between which a function runs over an interval: ``slope * z + shift``.
+
+    Attributes:
+        low_slope, low_shift, high_slope, high_shift: ``[n, ...]``.
+    """
+
+    low_slope: Tensor
+    low_shift: Tensor
+    high_slope: Tensor
+    high_shift: Tensor
+
+
+@runtime_checkable
+class Relaxable(Operator, Protocol):
+    """An elementwise function that is known between two lines. Without it, an operator is known by its interval."""
+
+    def lines(self, x: Interval) -> Lines:
+        """Lines that enclose the function over ``x``."""
+        ...
+
+
+@runtime_checkable
+class Settles(Operator, Protocol):
+    """An operator whose function depends on the batch that the network learns from, such as a batch norm."""
+
+    def settled(self, x: Tensor) -> tuple[Operator, Tensor]:
+        """The function that it is for the batch ``x``, and its value there; the operator learns from the batch."""
+        ...
+
+
+class Rising:
+    """Mixed into operators without weights that rise with every element of their input: ends are carried to ends.
+
+    ``roundings`` says how many each element of the value goes through; 0 where it is exact.
+    """
+
+    roundings = 0
+
+    def value(self, *x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def interval(self, *x: Interval) -> Interval:
+        low, high = self.value(*(part.low for part in x)), self.value(*(part.high for part in x))
+        out = Interval(low, high, any(part.outward for part in x))
+        return out.rounded(self.roundings) if self.roundings else out

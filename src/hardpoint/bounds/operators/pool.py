@@ -1,0 +1,134 @@
+"""Pooling: the largest or the mean of a window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hardpoint.bounds.operators.call import Call, Readers
+from hardpoint.bounds.operators.operator import Interval, Rising, gamma, tiny
+
+
+@dataclass(frozen=True)
+class Largest(Rising):
+    """The largest of each window.
+
+    Attributes:
+        settings: kernel, stride, padding, dilation and ceil_mode.
+    """
+
+    settings: tuple[Any, ...]
+
+    def value(self, *x: Tensor) -> Tensor:
+        return functional.max_pool2d(x[0], *self.settings)
+
+
+@dataclass(frozen=True)
+class Mean(Rising):
+    """The mean of each window.
+
+    Attributes:
+        average: takes it.
+    """
+
+    average: Callable[[Tensor], Tensor]
+    is_affine = True
+
+    def value(self, *x: Tensor) -> Tensor:
+        return self.average(x[0])
+
+    def interval(self, *x: Interval) -> Interval:
+        (span,) = x
+        out = super().interval(span)
+        if not span.outward:
+            return out
+        dtype, terms = span.low.dtype, span.low[0].numel()  # no window has more
+        return out.widened(self.average(span.size) * gamma(terms, dtype) * 2 + tiny(dtype) * terms)
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Averages by the settings of ``avg_pool2d``."""
+
+    settings: tuple[Any, ...]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        out: Tensor = functional.avg_pool2d(x, *self.settings)
+        return out
+
+
+@dataclass(frozen=True)
+class Overall:
+    """Averages over the axes ``axes``, which are kept with length 1 where ``kept``."""
+
+    axes: tuple[int, ...]
+    kept: bool
+
+    def __call__(self, x: Tensor) -> Tensor:
+        out: Tensor = x.mean(self.axes, self.kept)
+        return out
+
+
+_LARGEST = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+_MEAN = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
+
+
+def _largest(call: Call, settings: list[Any]) -> Largest:
+    if settings[-1]:
+        raise call.unknown("it returns indices")
+    return Largest(tuple(settings[:-1]))
+
+
+def _largest_function(call: Call) -> Largest:
+    settings = call.plain(
+        "input", *_LARGEST, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False
+    )
+    return _largest(call, settings)
+
+
+def _mean(call: Call, settings: list[Any]) -> Mean:
+    if settings[-1] is not None and settings[-1] <= 0:
+        raise call.unknown(f"it divides by {settings[-1]}")
+    return Mean(Pooled(tuple(settings)))
+
+
+def _mean_function(call: Call) -> Mean:
+    settings = call.plain(
+        "input", *_MEAN, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
+    )  # fmt: skip
+    return _mean(call, settings)
+
+
+def _whole_image(call: Call, size: Any) -> Mean:
+    if size not in (1, (1, 1), [1, 1]) or len(call.shape) != 3:
+        raise call.unknown(f"its output size is {size}, not 1")
+    return Mean(Overall((-2, -1), True))
+
+
+def _mean_method(call: Call) -> Mean:
+    axes, kept = call.plain("input", "dim", "keepdim", keepdim=False)
+    axes = (axes,) if isinstance(axes, int) else tuple(axes)
+    lengths = len(call.shape) + 1 + (0 if kept else len(axes))
+    if any(axis % lengths == 0 for axis in axes):
+        raise call.unknown("it is taken over the batch")
+    return Mean(Overall(axes, kept))
+
+
+READERS = Readers(
+    layers={
+        nn.MaxPool2d: lambda call, layer: _largest(call, [getattr(layer, name) for name in _LARGEST]),
+        nn.AvgPool2d: lambda call, layer: _mean(call, [getattr(layer, name) for name in _MEAN]),
+        nn.AdaptiveAvgPool2d: lambda call, layer: _whole_image(call, layer.output_size),
+    },
+    functions={
+        functional.max_pool2d: _largest_function,
+        functional.avg_pool2d: _mean_function,
+        functional.adaptive_avg_pool2d: lambda call: _whole_image(call, *call.plain("input", "output_size")),
+        **dict.fromkeys((torch.mean, "mean"), _mean_method),
+    },
+)

@@ -1,0 +1,299 @@
+"""From a torch module to a graph, by symbolic tracing; refused where any part is not understood."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from hardpoint.bounds.graph import Graph, Step
+from hardpoint.bounds.operators import FUNCTIONS, LAYERS
+from hardpoint.bounds.operators.call import Call, Wire
+from hardpoint.bounds.operators.operator import Live, Operator, UnknownOperator
+from hardpoint.bounds.operators.shape import Reshaped, Same
+from hardpoint.core.errors import ModelError, NonFiniteOutput
+from hardpoint.core.rows import all_finite
+from hardpoint.engine.guard import full_precision, preserved_random_state
+from hardpoint.engine.shadow import resting_norms
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_OWN = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
+_FEW, _MORE = 2, 3  # batch sizes: what differs between them depends on the batch
+
+
+@dataclass(frozen=True)
+class _Varying:
+    """A plain value that depends on the size of the batch."""
+
+
+def traced(module: nn.Module, x: Tensor) -> Graph:
+    """The graph of ``module``, in the mode that its layers are in, checked against it.
+
+    Args:
+        module: takes one tensor and returns one tensor.
+        x: float ``[n, ...]``, one input or more of the shape and dtype that the module takes.
+
+    Raises:
+        UnknownOperator: for a part that no bound is known for, with its line.
+        ModelError: where the graph computes something else than the module.
+
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> [step.name for step in traced(net, torch.zeros(1, 2)).steps]
+    ["layer '0' (Linear)", "layer '1' (ReLU)", "layer '2' (Linear)"]
+    """
+    if not len(x) or not x.is_floating_point():
+        raise ModelError("a network cannot be traced without an input", "give one float input or more")
+    _refuse_hooks(module)
+    nodes = _symbols(module)
+    points = _points(x)
+    with torch.no_grad(), full_precision(), preserved_random_state(), resting_norms(module):
+        graph = _Reading(module, nodes, points).graph()
+        _check(module, graph, points)
+    return graph
+
+
+class _Reading:
+    """Reads the nodes of a tracing one after the other."""
+
+    def __init__(self, module: nn.Module, nodes: fx.Graph, points: Tensor) -> None:
+        self.module, self.nodes = module, nodes
+        self.few, self.more = (_Values(module, nodes).of(points[:size]) for size in (_FEW, _MORE))
+        self.known: dict[fx.Node, Any] = {}
+        self.steps: list[Step] = []
+        self.output: int | None = None
+
+    def graph(self) -> Graph:
+        for node in self.nodes.nodes:
+            self.known[node] = self._read(node)
+        if self.output is None:
+            raise UnknownOperator(
+                "the network does not return one tensor that depends on its input",
+                "return the class scores alone",
+            )
+        return Graph(tuple(self.steps), self.output)
+
+    def _read(self, node: fx.Node) -> Any:
+        if node.op == "placeholder":
+            if any(isinstance(known, Wire) for known in self.known.values()):
+                raise UnknownOperator(
+                    f"the network takes a second input {node.target!r}", "wrap it so that it takes one tensor"
+                )
+            return Wire(0)
+        if node.op == "output":
+            found = self._given(node.args[0])
+            self.output = found.step if isinstance(found, Wire) else None
+            return None
+        if node.op == "get_attr":
+            return self._attribute(node)
+        value = self.few[node]
+        if not isinstance(value, Tensor):
+            return value if _equal(value, self.more[node]) else _Varying()
+        args, kwargs = self._given(node.args), self._given(node.kwargs)
+        if not _all(args, Wire) and not _all(kwargs, Wire):
+            return self._constant(node, args, kwargs)
+        return self._step(node, args, kwargs)
+
+    def _given(self, value: Any) -> Any:
+        return fx.node.map_arg(value, lambda node: self.known[node])
+
+    def _attribute(self, node: fx.Node) -> Any:
+        path = str(node.target)
+        found = _fetched(self.module, path)
+        return (lambda: _fetched(self.module, path)) if isinstance(found, Tensor) else found
+
+    def _constant(self, node: fx.Node, args: Any, kwargs: Any) -> Live:
+        """A tensor that is computed from weights alone."""
+        if node.op == "call_module" or _writes(node, None) or _all((args, kwargs), _Varying):
+            raise self._call(node, args, kwargs, ()).unknown("it is no function of the input")
+        target: Any = node.target
+
+        def now() -> Tensor:
+            given = [_evaluated(part) for part in args]
+            named = {name: _evaluated(part) for name, part in kwargs.items()}
+            out: Tensor = (
+                getattr(given[0], target)(*given[1:], **named)
+                if isinstance(target, str)
+                else target(*given, **named)
+            )
+            return out
+
+        return now
+
+    def _step(self, node: fx.Node, args: Any, kwargs: Any) -> Wire:
+        few, more = self.few[node], self.more[node]
+        call = self._call(node, args, kwargs, tuple(few.shape[1:]))
+        rows = few.dim() >= 1 and len(few) == _FEW and len(more) == _MORE
+        if not rows or few.shape[1:] != more.shape[1:] or not few.is_floating_point():
+            raise call.unknown("its value does not have one row of floats per input")
+        layer = self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        operator = self._operator(call, node, layer)
+        if _all((args, kwargs), _Varying) and not isinstance(operator, Reshaped):
+            raise call.unknown("it depends on the size of the batch")
+        if _writes(node, layer) and not self._is_private(node.all_input_nodes[0]):
+            raise call.unknown("it writes into a value that is used elsewhere")
+        wires = [_all(args, Wire), *(_all(value, Wire) for value in kwargs.values())]
+        if sum(bool(found) for found in wires) > 1:
+            raise call.unknown("some of its inputs are given by name and some are not")
+        inputs = tuple(wire.step for found in wires for wire in found)
+        self.steps.append(Step(call.what, operator, inputs))
+        return Wire(len(self.steps))
+
+    def _operator(self, call: Call, node: fx.Node, layer: nn.Module | None) -> Operator:
+        if layer is not None:
+            read_layer = LAYERS.get(type(layer))
+            if read_layer is None:
+                raise call.unknown()
+            if len(call.args) != 1 or call.kwargs:
+                raise call.unknown("it takes more than one input")
+            return read_layer(call, layer)
+        target: Any = node.target
+        read = FUNCTIONS.get(target)
+        if read is None:
+            raise call.unknown()
+        return read(call)
+
+    def _call(self, node: fx.Node, args: Any, kwargs: Any, shape: tuple[int, ...]) -> Call:
+        if node.op == "call_module":
+            kind = type(self.module.get_submodule(str(node.target))).__name__
+            what = f"layer {str(node.target)!r} ({kind})"
+        else:
+            target: Any = node.target
+            what = f".{target}()" if isinstance(target, str) else f"{getattr(target, '__name__', target)}()"
+        return Call(what, _place(node), tuple(args), dict(kwargs), shape)
+
+    def _is_private(self, node: fx.Node) -> bool:
+        """Whether only one operator sees the memory of the node's value."""
+        while len(node.users) == 1:
+            known = self.known[node]
+            step = self.steps[known.step - 1] if isinstance(known, Wire) and known.step else None
+            if step is None or not isinstance(step.operator, Reshaped | Same):
+                return True
+            node = node.all_input_nodes[0]
+        return False
+
+
+class _Values(fx.Interpreter):
+    """What each node of a tracing is for a batch."""
+
+    def __init__(self, module: nn.Module, nodes: fx.Graph) -> None:
+        super().__init__(module, garbage_collect_values=False, graph=nodes)
+        self._held: dict[fx.Node, Any] = {}
+
+    def of(self, x: Tensor) -> Mapping[fx.Node, Any]:
+        try:
+            self.run(x.clone())
+        except (
+            Exception
+        ) as error:  # a shape that does not fit, an operator without this dtype: torch raises many kinds
+            raise ModelError(
+                f"the network fails on {len(x)} inputs of shape {tuple(x.shape[1:])}: {str(error).splitlines()[0]}",
+                "give inputs that it takes, in any number",
+            ) from None
+        return self._held
+
+    def run_node(self, n: fx.Node) -> Any:
+        out = self._held[n] = super().run_node(n)
+        return out
+
+
+def _symbols(module: nn.Module) -> fx.Graph:
+    tracer = fx.Tracer()
+    tracer.record_stack_traces = True
+    try:
+        return tracer.trace(module)
+    except Exception as error:  # the module's own code runs here: any kind
+        raise UnknownOperator(
+            f"{type(module).__name__} cannot be traced: {str(error).splitlines()[0] if str(error) else type(error)}",
+            "write its forward() without branches or loops that depend on values",
+        ) from None
+
+
+def _refuse_hooks(module: nn.Module) -> None:
+    for name, layer in module.named_modules():
+        if layer._forward_hooks or layer._forward_pre_hooks:
+            raise UnknownOperator(
+                f"layer {name or type(layer).__name__!r} has hooks, which may change what it computes",
+                "remove them (weight norm: torch.nn.utils.remove_weight_norm)",
+            )
+
+
+def _check(module: nn.Module, graph: Graph, points: Tensor) -> None:
+    """The graph must answer as the module does."""
+    theirs, ours = module(points.clone()), graph(points)
+    if not all_finite(theirs):
+        raise NonFiniteOutput("the network answers NaN or infinity", "look for weights that are not finite")
+    if theirs.shape == ours.shape:
+        spread = theirs.abs().amax().clamp_min(1)
+        if bool(((theirs - ours).abs() <= _TOLERANCE.get(theirs.dtype, 0.05) * spread).all()):
+            return
+    raise ModelError(
+        "the graph of the network does not compute what the network computes",
+        "look for random numbers, for values that are changed in place, and for forward() reading global state",
+    )
+
+
+def _points(x: Tensor) -> Tensor:
+    """Points to compare at: the first input, and others ever farther from it."""
+    noise = torch.randn(6, *x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x)
+    scale = torch.tensor([0.0, 0.03, 0.1, 0.3, 1.0, 3.0]).to(x)
+    return x[:1].detach() + scale.view(-1, *([1] * (x.dim() - 1))) * noise
+
+
+def _place(node: fx.Node) -> str:
+    """Where a node comes from: the innermost line that belongs neither to torch nor to this package."""
+    frames = [
+        (file, line) for file, line in _FRAME.findall(node.stack_trace or "") if not file.startswith(_OWN)
+    ]
+    return f"line {frames[-1][1]} of {frames[-1][0]}" if frames else f"step {node.name}"
+
+
+def _fetched(module: nn.Module, path: str) -> Any:
+    found: Any = module
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def _evaluated(value: Any) -> Any:
+    """``value`` with each tensor of the network read."""
+    if isinstance(value, tuple | list):
+        return type(value)(_evaluated(part) for part in value)
+    return value() if _is_live(value) else value
+
+
+def _is_live(value: Any) -> bool:
+    return callable(value) and not isinstance(value, type)
+
+
+def _all(value: Any, kind: type) -> list[Any]:
+    """Everything of this ``kind`` in nested arguments, in order."""
+    if isinstance(value, kind):
+        return [value]
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, tuple | list):
+        return [found for part in value for found in _all(part, kind)]
+    if isinstance(value, slice):
+        return _all((value.start, value.stop, value.step), kind)
+    return []
+
+
+def _equal(first: Any, second: Any) -> bool:
+    return type(first) is type(second) and bool(first == second)
+
+
+def _writes(node: fx.Node, layer: nn.Module | None) -> bool:
+    """Whether the node may write into its first input."""
+    target: Any = node.target
+    name = target if isinstance(target, str) else getattr(target, "__name__", "")
+    if node.op == "call_module":
+        return bool(getattr(layer, "inplace", False))
+    by_place = name in ("relu", "leaky_relu", "dropout") and any(part is True for part in node.args)
+    asked = bool(node.kwargs.get("inplace")) or by_place
+    return asked or (name.endswith("_") and not name.endswith("__"))
