@@ -50,6 +50,7 @@ def test_margins_of_a_linear_model_are_exact():
     torch.testing.assert_close(worst, worst_margin(weight, bias, x, y, "linf", 0.2))
 
 
+@torch.no_grad()
 def by_matrices(net: nn.Sequential, x: Tensor, eps: float, row: Tensor) -> float:
     """The lower bound of ``row · scores`` for one input of a ReLU network, written out with dense matrices."""
     layers = [layer for layer in net if isinstance(layer, nn.Linear)]
@@ -87,7 +88,7 @@ def test_margins_are_those_of_the_matrices():
             found = crown_margins(graph, intervals(graph, Interval(x - eps, x + eps)), y)
             for i, other in itertools.product(range(2), range(3)):
                 row = torch.eye(3, dtype=torch.float64)[y[i]] - torch.eye(3, dtype=torch.float64)[other]
-                assert float(found[i, other]) == pytest.approx(by_matrices(net, x[i], eps, row), abs=1e-9)
+                assert found[i, other].item() == pytest.approx(by_matrices(net, x[i], eps, row), abs=1e-9)
 
 
 def test_bounds_are_tighter_than_intervals_where_few_neurons_are_unstable():
@@ -95,7 +96,7 @@ def test_bounds_are_tighter_than_intervals_where_few_neurons_are_unstable():
     graph, y = traced(net[:5], x), torch.arange(5) % 5
     spans = intervals(graph, Interval(x - 0.02, x + 0.02))
     gain = crown_margins(graph, spans, y) - margin_bounds(graph, spans, y)
-    assert float(gain.mean()) > 0
+    assert gain.mean().item() > 0
 
 
 def test_gradients_reach_the_weights_and_those_of_a_convolution_are_right():
@@ -113,4 +114,4 @@ def test_gradients_reach_the_weights_and_those_of_a_convolution_are_right():
                 weight.view(-1)[place] += step
                 ends.append(float(loss()))
             weight.view(-1)[place] -= 1e-6
-        assert (ends[1] - ends[0]) / 2e-6 == pytest.approx(float(slope.view(-1)[place]), rel=1e-3)
+        assert (ends[1] - ends[0]) / 2e-6 == pytest.approx(float(slope.flatten()[place]), rel=1e-3, abs=1e-6)

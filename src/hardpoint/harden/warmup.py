@@ -26,6 +26,7 @@ def reset_for_bounds(module: nn.Module, rng: Rng) -> nn.Module:
 
     Weights of linear layers and convolutions are drawn from a normal distribution of deviation ``√(2π) / fan-in``, with
     which the mean radius of intervals stays what it is from layer to layer (section 4.1); biases are 0, norms as new.
+    Weights that do not learn stay.
 
     >>> net = reset_for_bounds(nn.Sequential(nn.Linear(400, 50), nn.ReLU()), Rng(0))
     >>> round(float(net[0].weight.detach().std()) * 400, 1)
@@ -37,12 +38,17 @@ def reset_for_bounds(module: nn.Module, rng: Rng) -> nn.Module:
             if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
                 weight = layer.weight
                 draw = rng.fork(name).normal(torch.zeros(1, dtype=torch.int64), tuple(weight.shape))[0]
-                weight.copy_(draw * math.sqrt(2 * math.pi) / weight[0].numel())
-                if layer.bias is not None:
+                if weight.requires_grad:
+                    weight.copy_(draw * math.sqrt(2 * math.pi) / weight[0].numel())
+                if layer.bias is not None and layer.bias.requires_grad:
                     layer.bias.zero_()
-            elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and _is_learned(layer):
                 layer.reset_parameters()
     return fresh
+
+
+def _is_learned(layer: nn.Module) -> bool:
+    return all(weight.requires_grad for weight in layer.parameters())
 
 
 def warmup_penalty(graph: Graph, spans: Sequence[Interval], tolerance: float = 0.5) -> Tensor:

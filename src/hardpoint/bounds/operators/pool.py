@@ -25,7 +25,8 @@ class Largest(Rising):
     settings: tuple[Any, ...]
 
     def value(self, *x: Tensor) -> Tensor:
-        return functional.max_pool2d(x[0], *self.settings)
+        out: Tensor = functional.max_pool2d(x[0], *self.settings)
+        return out
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,14 @@ class Carries(Protocol):
         ...
 
 
+def alone(inner: Recipe, name: str) -> None:
+    """Raise ``ConfigError`` for a recipe that cannot be inside ``name``, which would leave out what it does besides."""
+    if isinstance(inner, ShiftsWeights | Replays | Carries | Prepares | Proves):
+        raise ConfigError(
+            f"{name} around {inner.name} would leave out a part of it", "put any other recipe inside"
+        )
+
+
 @runtime_checkable
 class Prepares(Protocol):
     """A recipe that begins from other weights than those that the network has."""
@@ -114,11 +122,3 @@ class Proves(Protocol):
     def proven(self, model: TorchModel, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
         """Bool ``[n]``: which of the inputs ``x`` ``[n, ...]`` are proven to stay in their class ``y``."""
         ...
-
-
-def alone(inner: Recipe, name: str) -> None:
-    """Raise ``ConfigError`` for a recipe that cannot be inside ``name``, which would leave out what it does besides."""
-    if isinstance(inner, ShiftsWeights | Replays | Carries):
-        raise ConfigError(
-            f"{name} around {inner.name} would leave out a part of it", "put any other recipe inside"
-        )
