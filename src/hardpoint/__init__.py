@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hardpoint.evidence.rate import Rate as Rate
     from hardpoint.harden import recipes as recipes
     from hardpoint.harden.harden import harden as harden
+    from hardpoint.harden.search.search import search as search
     from hardpoint.harden.settings import Training as Training
     from hardpoint.threats.colour import Colour as Colour
     from hardpoint.threats.features import FeatureEdits as FeatureEdits
@@ -63,6 +64,7 @@ _HOMES = {
     "assess": "assess.assess",
     "doctor": "assess.assess",
     "harden": "harden.harden",
+    "search": "harden.search.search",
     "load_result": "assess.result",
     "tune": "assess.tuning",
     "Budget": "engine.budget",

@@ -17,7 +17,7 @@ from hardpoint.cli.defence import with_defence
 from hardpoint.cli.job import Job
 from hardpoint.cli.layers import Layer, Resolved, resolve
 from hardpoint.cli.report_command import write_formats
-from hardpoint.cli.runs import claimed_folder, resume_command, unfinished_run
+from hardpoint.cli.runs import Verb, claimed_folder, resume_command, unfinished_run
 from hardpoint.cli.verdicts import exit_code, verdict_lines
 from hardpoint.evidence.store import RunFolder
 from hardpoint.models.base import Model
@@ -75,7 +75,7 @@ def _folder(asked: Asked, resolved: Resolved, model: Model) -> Any:
     if asked.out is not None:
         return nullcontext(asked.out)
     if asked.resume:
-        return nullcontext(unfinished_run(runs, trains=False))
+        return nullcontext(unfinished_run(runs, Verb.ASSESS))
     return claimed_folder(runs, str(model.describe().get("name") or "model"))
 
 

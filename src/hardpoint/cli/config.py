@@ -208,6 +208,15 @@ class HardenSettings(Table):
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
+class SearchSettings(Table):
+    """``[search]``: how many networks are tried, and how large they may be; training is as ``[harden]`` says."""
+
+    trials: AtLeastOne = 20
+    judged: AtLeastOne = 500
+    weights: AtLeastOne | None = None
+    operations: AtLeastOne | None = None
+
+
 class RunSettings(Table):
     """``[run]``: how hard to try, and where the evidence goes."""
 
@@ -242,6 +251,7 @@ class Settings(Table):
     data: DataSettings = DataSettings()
     defence: DefenceSettings = DefenceSettings()
     harden: HardenSettings = HardenSettings()
+    search: SearchSettings = SearchSettings()
     threats: tuple[ThreatSettings, ...] = ()
     run: RunSettings = RunSettings()
     gate: GateSettings = GateSettings()
@@ -254,6 +264,7 @@ SECTIONS: dict[str, type[Table]] = {
     "data": DataSettings,
     "defence": DefenceSettings,
     "harden": HardenSettings,
+    "search": SearchSettings,
     "run": RunSettings,
     "gate": GateSettings,
     "report": ReportSettings,

@@ -14,7 +14,7 @@ from hardpoint.cli.config import HardenSettings
 from hardpoint.cli.console import say, say_json
 from hardpoint.cli.layers import Layer, Resolved, resolve
 from hardpoint.cli.report_command import write_formats
-from hardpoint.cli.runs import claimed_folder, header_of, resume_command, unfinished_run
+from hardpoint.cli.runs import Verb, claimed_folder, header_of, resume_command, unfinished_run
 from hardpoint.cli.training_made import made_change, made_recipe
 from hardpoint.cli.verdicts import exit_code, verdict_lines
 from hardpoint.core.errors import ConfigError
@@ -60,14 +60,14 @@ def run(asked: Asked) -> int:
     for data in (train, test):
         check_together(model, data, threats)
     refuse_overlap(train, test)
-    with _folder(asked, resolved, model) as path:
+    with run_folder(asked, resolved, model, Verb.HARDEN) as path:
         try:
             result = harden(
                 model,
                 train,
                 threat=threats[0].threat,
                 recipe=made_recipe(settings.harden.recipe),
-                training=_training(settings.harden),
+                training=training_of(settings.harden),
                 craft_mode=settings.harden.craft_mode,
                 test=test,
                 mode=settings.run.mode,
@@ -85,17 +85,17 @@ def run(asked: Asked) -> int:
         return _finish(asked, resolved, path, result)
 
 
-def _folder(asked: Asked, resolved: Resolved, model: Model) -> Any:
-    """The run folder, as a context."""
+def run_folder(asked: Asked, resolved: Resolved, model: Model, verb: Verb) -> Any:
+    """The run folder, as a context; a new one is called by the verb and the model."""
     runs = Path(resolved.settings.run.dir)
     if asked.out is not None:
         return nullcontext(asked.out)
     if asked.resume:
-        return nullcontext(unfinished_run(runs, trains=True))
-    return claimed_folder(runs, f"harden-{model.describe().get('name') or 'model'}")
+        return nullcontext(unfinished_run(runs, verb))
+    return claimed_folder(runs, f"{verb.value}-{model.describe().get('name') or 'model'}")
 
 
-def _training(said: HardenSettings) -> Training:
+def training_of(said: HardenSettings) -> Training:
     own = ("train", "recipe", "craft_mode", "augment")
     plain = {key: value for key, value in said.model_dump().items() if key not in own}
     return Training(**plain, augment=tuple(made_change(text) for text in said.augment))

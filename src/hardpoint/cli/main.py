@@ -31,7 +31,10 @@ app.add_typer(config_app, name="config")
 
 Text = str | None
 Model = Annotated[
-    Text, typer.Option("--model", metavar="MODEL", help="An .onnx file, package.module:factory, or a URL.")
+    Text,
+    typer.Option(
+        "--model", metavar="MODEL", help="An .onnx file, module:factory, FILE.py:factory, or a URL."
+    ),
 ]
 Weights = Annotated[
     Text, typer.Option("--weights", metavar="FILE", help="Weights for the module: .safetensors, .pt or .pth.")
@@ -50,6 +53,20 @@ Threats = Annotated[
     typer.Option(
         "--threat", metavar="KIND:EPS[@OPTION:...]", help="linf:8/255, l2:0.5@scores:1000q; repeatable."
     ),
+]
+Train = Annotated[
+    Text, typer.Option("--train", metavar="DATA", help="What is learned from; none of it is assessed.")
+]
+Recipe = Annotated[
+    Text,
+    typer.Option(
+        "--recipe", metavar="NAME[:OPTION=VALUE]", help="default, n_fgsm, pgd:steps=7, trades, awp ..."
+    ),
+]
+Epochs = Annotated[Text, typer.Option("--epochs", metavar="N", help="Passes over the training data.")]
+StepSize = Annotated[Text, typer.Option("--lr", metavar="X", help="The largest step size.")]
+Augment = Annotated[
+    Text, typer.Option("--augment", metavar="KIND,KIND", help="flip, crop:pad=4, cutout, mixup, jitter.")
 ]
 Mode = Annotated[Text, typer.Option("--mode", metavar="MODE", help="fast, standard or thorough.")]
 Seed = Annotated[Text, typer.Option("--seed", metavar="N", help="Every random draw follows from it.")]
@@ -149,7 +166,9 @@ def assess(
 
 @app.command(**_STYLE)
 def doctor(
-    model: Annotated[Text, typer.Argument(help="An .onnx file, package.module:factory, or a URL.")] = None,
+    model: Annotated[
+        Text, typer.Argument(help="An .onnx file, module:factory, FILE.py:factory, or a URL.")
+    ] = None,
     data: Data = None,
     weights: Weights = None,
     label: Label = None,
@@ -249,26 +268,15 @@ def calibrate(
 def harden(
     model: Model = None,
     weights: Weights = None,
-    train: Annotated[
-        Text, typer.Option("--train", metavar="DATA", help="What is learned from; none of it is assessed.")
-    ] = None,
+    train: Train = None,
     data: Data = None,
     threat: Threats = None,
-    recipe: Annotated[
-        Text,
-        typer.Option(
-            "--recipe", metavar="NAME[:OPTION=VALUE]", help="default, n_fgsm, pgd:steps=7, trades, awp ..."
-        ),
-    ] = None,
-    epochs: Annotated[
-        Text, typer.Option("--epochs", metavar="N", help="Passes over the training data.")
-    ] = None,
-    lr: Annotated[Text, typer.Option("--lr", metavar="X", help="The largest step size.")] = None,
+    recipe: Recipe = None,
+    epochs: Epochs = None,
+    lr: StepSize = None,
     optimiser: Annotated[Text, typer.Option("--optimiser", metavar="WORD", help="adamw or sgd.")] = None,
     batch_size: Annotated[Text, typer.Option("--batch-size", metavar="N", help="Inputs per update.")] = None,
-    augment: Annotated[
-        Text, typer.Option("--augment", metavar="KIND,KIND", help="flip, crop:pad=4, cutout, mixup, jitter.")
-    ] = None,
+    augment: Augment = None,
     gate: Annotated[
         Text,
         typer.Option("--gate", metavar="SHARE", help="The robust accuracy asked for afterwards, 0 to 1."),
@@ -317,6 +325,67 @@ def harden(
             ("--gate", "gate.robust_accuracy", gate),
         )
         words = _WORDS or ["harden"]
+        return run(Asked(said | said_threats(threat or []), config, out, resume, json_out, quiet, words))
+
+    return guarded(work, json_out=json_out, debug=debug)
+
+
+@app.command(**_STYLE)
+def search(
+    model: Annotated[
+        Text,
+        typer.Option("--model", metavar="MODEL", help="The network to be beaten: package.module:factory."),
+    ] = None,
+    train: Train = None,
+    data: Data = None,
+    threat: Threats = None,
+    trials: Annotated[Text, typer.Option("--trials", metavar="N", help="Networks to try; 20.")] = None,
+    recipe: Recipe = None,
+    epochs: Epochs = None,
+    lr: StepSize = None,
+    augment: Augment = None,
+    mode: Mode = None,
+    workers: Annotated[
+        Text, typer.Option("--workers", metavar="N", help="Trials at once, in local processes.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="PATH", help="The run folder; runs/NNN-search-MODEL by default."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the search in --out, or the newest unfinished one.")
+    ] = False,
+    label: Label = None,
+    input_range: Range = None,
+    seed: Seed = None,
+    config: Config = None,
+    json_out: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """Search for an architecture of the model's size that robust training makes more of."""
+
+    def work() -> int:
+        from hardpoint.cli.harden_command import Asked
+        from hardpoint.cli.said import said_threats, said_values
+        from hardpoint.cli.search_command import run
+
+        said = said_values(
+            ("--model", "model.load", model),
+            ("--input-range", "model.input_range", input_range),
+            ("--data", "data.load", data),
+            ("--label", "data.label", label),
+            ("--train", "harden.train", train),
+            ("--trials", "search.trials", trials),
+            ("--recipe", "harden.recipe", recipe),
+            ("--epochs", "harden.epochs", epochs),
+            ("--lr", "harden.lr", lr),
+            ("--augment", "harden.augment", augment),
+            ("--mode", "run.mode", mode),
+            ("--workers", "run.workers", workers),
+            ("--seed", "run.seed", seed),
+        )
+        words = _WORDS or ["search"]
         return run(Asked(said | said_threats(threat or []), config, out, resume, json_out, quiet, words))
 
     return guarded(work, json_out=json_out, debug=debug)

@@ -11,7 +11,7 @@ from typing import Any
 from hardpoint.cli.console import say, say_json
 from hardpoint.cli.exits import Exit
 from hardpoint.core.errors import NothingToTest
-from hardpoint.evidence import Assessment, DefenceRecord, RunFolder, TrainingRecord
+from hardpoint.evidence import Assessment, DefenceRecord, RunFolder, SearchRecord, TrainingRecord
 from hardpoint.evidence.store import write_atomically
 from hardpoint.report import compare, junit, sarif, summary_json, write_comparison_html
 from hardpoint.report.html import page_of
@@ -25,7 +25,9 @@ def _json_text(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
-_Held = tuple[list[Assessment], dict[str, Any], list[DefenceRecord], TrainingRecord | None]
+_Held = tuple[
+    list[Assessment], dict[str, Any], list[DefenceRecord], TrainingRecord | None, SearchRecord | None
+]
 _WRITERS: dict[str, Callable[[_Held], str]] = {
     "html": lambda held: page_of(*held),
     "json": lambda held: _json_text(summary_json(*held[:3])),
@@ -35,8 +37,8 @@ _WRITERS: dict[str, Callable[[_Held], str]] = {
 
 
 def _held(run: RunFolder) -> _Held:
-    """What a run folder holds: finished assessments, the header, what is known of defences and of a training."""
-    return run.read(), run.header(), run.defences(), run.training()
+    """What a run folder holds: finished assessments, header, and what is known of defences, a training, a search."""
+    return run.read(), run.header(), run.defences(), run.training(), run.search()
 
 
 def write_formats(run: RunFolder, formats: Sequence[str] = FORMS) -> dict[str, Path]:

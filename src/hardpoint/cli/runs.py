@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -64,15 +65,30 @@ def _claim(runs: Path, name: str) -> Path:
         return path
 
 
-def unfinished_run(runs: Path, *, trains: bool) -> Path:
-    """The newest run in ``runs`` that has not finished, of those that train or of those that do not.
+class Verb(Enum):
+    """What a run was made by."""
+
+    ASSESS = "assess"
+    HARDEN = "harden"
+    SEARCH = "search"
+
+    @classmethod
+    def of(cls, run: RunFolder) -> Verb:
+        """By what the folder holds."""
+        if run.search_path.exists():
+            return cls.SEARCH
+        return cls.HARDEN if run.training_path.exists() else cls.ASSESS
+
+
+def unfinished_run(runs: Path, verb: Verb) -> Path:
+    """The newest run in ``runs`` that has not finished, of those made by ``verb``.
 
     Raises:
         RunError: when there is none.
     """
     for file in sorted(runs.glob("*/run.json"), key=_order, reverse=True):
         run = RunFolder(file.parent)
-        if run.header().get("status") != "finished" and run.training_path.exists() == trains:
+        if run.header().get("status") != "finished" and Verb.of(run) is verb:
             return file.parent
     raise RunError(f"{runs} holds no unfinished run", "name the run with --out, or leave out --resume")
 

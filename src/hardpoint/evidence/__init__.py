@@ -13,6 +13,7 @@ from hardpoint.evidence.assessment import (
 from hardpoint.evidence.defence import DefenceRecord, PartKind, PartRecord, StackPart, ThresholdRecord, Worth
 from hardpoint.evidence.finding import Finding, Severity, finding
 from hardpoint.evidence.rate import Rate
+from hardpoint.evidence.search import SearchRecord, Trial
 from hardpoint.evidence.store import AssessmentFolder, RunFolder
 from hardpoint.evidence.training import Epoch, TrainingRecord
 
@@ -30,12 +31,14 @@ __all__ = [
     "PartRecord",
     "Rate",
     "RunFolder",
+    "SearchRecord",
     "Severity",
     "StackPart",
     "StageRecord",
     "Status",
     "ThresholdRecord",
     "TrainingRecord",
+    "Trial",
     "Verdict",
     "Worth",
     "finding",

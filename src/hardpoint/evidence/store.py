@@ -9,6 +9,7 @@ Layout::
     RUN/assessments/NAME/assessment.json  the record, outcomes.npz and examples.npz beside it
     RUN/defences/NAME.json                what the parts of a defended model are worth
     RUN/training/record.json              what happened in a robust training (hardpoint.harden keeps more beside it)
+    RUN/search/record.json                what a search for an architecture has tried
 
 Every file is written beside its place and renamed into it, so a file that exists is complete.
 """
@@ -22,10 +23,10 @@ import re
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,10 @@ from numpy.typing import NDArray
 from hardpoint.core.errors import RunError
 from hardpoint.evidence.assessment import SCHEMA_VERSION, Assessment, Examples, Outcomes
 from hardpoint.evidence.defence import DEFENCE_SCHEMA_VERSION, DefenceRecord
+from hardpoint.evidence.search import SEARCH_SCHEMA_VERSION, SearchRecord
 from hardpoint.evidence.training import TRAINING_SCHEMA_VERSION, TrainingRecord
+
+T = TypeVar("T")
 
 _FILE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 _PART = ".part-"
@@ -305,14 +309,9 @@ class RunFolder:
             RunError: when the record is damaged or from another version.
         """
         file = self.path / "defences" / f"{_plain_name(name)}.json"
-        if not file.exists():
-            return None
-        value = read_json(file)
-        _check_schema(file, value, DEFENCE_SCHEMA_VERSION)
-        try:
-            return DefenceRecord.from_json(value)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{file} is damaged ({error})", "delete it and resume the ablation") from None
+        return _record(
+            file, DEFENCE_SCHEMA_VERSION, DefenceRecord.from_json, "delete it and resume the ablation"
+        )
 
     def defences(self) -> list[DefenceRecord]:
         """Every record of a defended model, by name."""
@@ -335,14 +334,39 @@ class RunFolder:
             RunError: when the record is damaged or from another version.
         """
         file = self.training_path / "record.json"
-        if not file.exists():
-            return None
-        value = read_json(file)
-        _check_schema(file, value, TRAINING_SCHEMA_VERSION)
-        try:
-            return TrainingRecord.from_json(value)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{file} is damaged ({error})", "delete it and resume the training") from None
+        return _record(
+            file, TRAINING_SCHEMA_VERSION, TrainingRecord.from_json, "delete it and resume the training"
+        )
+
+    @property
+    def search_path(self) -> Path:
+        """Where a search for an architecture keeps what it needs."""
+        return self.path / "search"
+
+    def write_search(self, record: SearchRecord) -> None:
+        """Write what a search has tried so far."""
+        write_json(self.search_path / "record.json", record.to_json())
+
+    def search(self) -> SearchRecord | None:
+        """What the search of this run has tried; None where there was none.
+
+        Raises:
+            RunError: when the record is damaged or from another version.
+        """
+        file = self.search_path / "record.json"
+        return _record(file, SEARCH_SCHEMA_VERSION, SearchRecord.from_json, "search anew in an empty folder")
+
+
+def _record(file: Path, schema: int, made: Callable[[dict[str, Any]], T], cure: str) -> T | None:
+    """What ``made`` makes of a JSON file; None where there is none."""
+    if not file.exists():
+        return None
+    value = read_json(file)
+    _check_schema(file, value, schema)
+    try:
+        return made(value)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{file} is damaged ({error})", cure) from None
 
 
 def finite(value: Any) -> Any:

@@ -73,6 +73,7 @@ def harden(
     progress: bool | Progress = True,
     gate: float | None = None,
     header: dict[str, Any] | None = None,
+    each_epoch: Callable[[tuple[Epoch, ...]], None] | None = None,
 ) -> HardenResult:
     """Train a copy of ``model`` to hold under ``threat``, and say what it was worth before and after.
 
@@ -94,6 +95,7 @@ def harden(
         progress: whether to show progress on stderr, or a ``Progress`` of your own.
         gate: the robust accuracy asked for after training.
         header: further entries for the run's header, for example the command.
+        each_epoch: called after each epoch with all so far; what it raises ends the training, which can be resumed.
 
     Raises:
         HardpointError: when model, data, threat, settings or folder cannot be used, or training diverges.
@@ -108,9 +110,9 @@ def harden(
     """
     training, craft_mode = training or Training(), CraftMode.parse(craft_mode)
     known = recipe_named(recipe) if isinstance(recipe, str) and recipe != DEFAULT else recipe
-    given = _trainable(model)
-    data, held_out = as_dataset(x, y), _dataset(test)
-    wanted = _usable(threat, given, known)
+    given = trainable(model)
+    data, held_out = as_dataset(x, y), optional_dataset(test)
+    wanted = usable(threat, given, known)
     run = RunFolder(run_dir) if run_dir is not None else None
     with preserved_random_state(), shown_progress(progress) as display:
         lesson = _lesson(given, data, wanted, training, known, seed)  # refuses before anything is written
@@ -138,7 +140,7 @@ def harden(
             seed=seed,
             display=display,
             file=None if folder is None else folder.checkpoint,
-            told=None if folder is None else _teller(folder, chosen, cost),
+            told=_teller(folder, chosen, cost, each_epoch),
         )
         display.begin(f"training by {chosen.name}: {cost}", 1)
         display.end("begins")
@@ -154,7 +156,7 @@ def harden(
         return replace(result, after=after)
 
 
-def _trainable(model: Any) -> TorchModel:
+def trainable(model: Any) -> TorchModel:
     """The model as one that can be trained, its network in evaluation mode."""
     if isinstance(model, nn.Module):
         model = TorchModel(copy.deepcopy(model).eval())
@@ -176,7 +178,7 @@ def _trainable(model: Any) -> TorchModel:
     return replace(loaded, module=copy.deepcopy(loaded.module).eval())
 
 
-def _dataset(test: Dataset | tuple[Any, Any] | None) -> Dataset | None:
+def optional_dataset(test: Dataset | tuple[Any, Any] | None) -> Dataset | None:
     if test is None:
         return None
     if isinstance(test, Dataset):
@@ -186,7 +188,7 @@ def _dataset(test: Dataset | tuple[Any, Any] | None) -> Dataset | None:
     return as_dataset(*test)
 
 
-def _usable(threat: Threat | Perturbation, model: TorchModel, recipe: Recipe | str) -> Threat:
+def usable(threat: Threat | Perturbation, model: TorchModel, recipe: Recipe | str) -> Threat:
     if not isinstance(recipe, str) and (isinstance(recipe, type) or not isinstance(recipe, Recipe)):
         raise ConfigError(f"{recipe!r} is no recipe", 'give one, or a name such as "trades"')
     wanted = usable_threat(threat, model, Access.LABELS)
@@ -323,11 +325,19 @@ def _prepared(
     return learner, chosen, cost
 
 
-def _teller(folder: TrainingFolder, recipe: Recipe, cost: Cost) -> Callable[[tuple[Epoch, ...], int], None]:
-    """Keeps what happened after each epoch."""
+def _teller(
+    folder: TrainingFolder | None,
+    recipe: Recipe,
+    cost: Cost,
+    each_epoch: Callable[[tuple[Epoch, ...]], None] | None,
+) -> Callable[[tuple[Epoch, ...], int], None]:
+    """Keeps what happened after each epoch, and passes it on."""
 
     def tell(history: tuple[Epoch, ...], planned: int) -> None:
-        folder.tell(TrainingRecord(recipe.name, cost.units, planned, history))
+        if folder is not None:
+            folder.tell(TrainingRecord(recipe.name, cost.units, planned, history))
+        if each_epoch is not None:
+            each_epoch(history)
 
     return tell
 

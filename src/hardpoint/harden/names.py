@@ -52,6 +52,10 @@ def recipe_named(name: str) -> Recipe:
     >>> recipe_named("trades").name
     'trades-10'
     """
+    if name == "search":
+        raise ConfigError(
+            "searching for another architecture is no recipe", "use hp.search, or hardpoint search"
+        )
     if name not in NAMED:
         raise ConfigError(f"recipe {name!r} is unknown", did_you_mean(name, [DEFAULT, *NAMED]))
     return NAMED[name]()

@@ -7,8 +7,10 @@ import inspect
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from hardpoint.core.access import Access
@@ -20,7 +22,8 @@ from hardpoint.models.torch import TorchModel
 from hardpoint.models.weights import load_into, load_weights, refuse_file
 
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*")
-_FORMS = "give package.module:factory, a path to an .onnx file, or a URL"
+_IN_FILE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*(\.\w+)*)")
+_FORMS = "give package.module:factory, FILE.py:factory, a path to an .onnx file, or a URL"
 
 
 def load_model(
@@ -34,8 +37,9 @@ def load_model(
     """The model that ``spec`` names.
 
     Args:
-        spec: a ``torch.nn.Module``, a model, a fitted scikit-learn classifier, ``"package.module:factory"`` (your own
-            code: imported and called, the working folder included), a path to an ``.onnx`` file, or a URL.
+        spec: a ``torch.nn.Module``, a model, a fitted scikit-learn classifier, ``"package.module:factory"`` or
+            ``"path/to/file.py:factory"`` (your own code: imported and called, the working folder included; weights that
+            it draws are the same each time), a path to an ``.onnx`` file, or a URL.
         weights: a ``.safetensors``, ``.pt`` or ``.pth`` file to copy into the module, strictly.
         input_range: ``(low, high)`` of valid inputs; each kind of model has its default.
         access: show no more than this.
@@ -71,8 +75,12 @@ def _resolve(spec: str | Path) -> tuple[Any, bool]:
     text = str(spec)
     if re.match(r"https?://", text):
         return text, False
-    if isinstance(spec, str) and _FACTORY.fullmatch(text) and not Path(text).exists():
-        return _call_factory(text), True
+    if isinstance(spec, str) and not Path(text).exists():
+        if found := _IN_FILE.fullmatch(text):
+            return _call_factory(_imported_file(Path(found["file"])), found["name"]), True
+        if _FACTORY.fullmatch(text):
+            module, _, name = text.partition(":")
+            return _call_factory(_imported(module, Path.cwd()), name), True
     path = Path(spec)
     if path.suffix == ".onnx":
         return path, False
@@ -86,37 +94,55 @@ def _resolve(spec: str | Path) -> tuple[Any, bool]:
     raise ModelError(f"there is no model {text!r}", _FORMS)
 
 
-def _call_factory(spec: str) -> Any:
-    module_name, _, attribute = spec.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)  # stays: the user's code may import more of itself later
+def _imported_file(path: Path) -> ModuleType:
+    """The Python file as a module of its own folder, as a script there would import it."""
+    if not path.is_file():
+        raise ModelError(f"there is no file {path}", "give its path, or package.module:factory")
+    if not path.stem.isidentifier():
+        raise ModelError(f"{path.name} cannot be imported by its name", "rename it to letters, digits and _")
+    made = _imported(path.stem, path.resolve().parent)
+    if getattr(made, "__file__", None) is None or not path.samefile(str(made.__file__)):
+        raise ModelError(f"{path.stem!r} is the name of another module already", f"rename {path}")
+    return made
+
+
+def _imported(module: str, folder: Path) -> ModuleType:
+    """The module, looked for in ``folder`` too."""
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))  # stays: the user's code may import more of itself later
     try:
-        made = importlib.import_module(module_name)
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ModelError(
-            f"cannot import {module_name!r}: no module named {error.name!r}",
+            f"cannot import {module!r}: no module named {error.name!r}",
             "install it, or run from the folder that holds it",
         ) from error
     except Exception as error:
         raise ModelError(
-            f"importing {module_name!r} raised {type(error).__name__}: {error}", "fix that module"
+            f"importing {module!r} raised {type(error).__name__}: {error}", "fix that module"
         ) from error
+
+
+def _call_factory(module: ModuleType, attribute: str) -> Any:
+    made: Any = module
     for name in attribute.split("."):
         if not hasattr(made, name):
             raise ModelError(
-                f"{module_name!r} has no {attribute!r}", "name a function that returns the model"
+                f"{module.__name__!r} has no {attribute!r}", "name a function that returns the model"
             )
         made = getattr(made, name)
     if not callable(made) or isinstance(made, nn.Module) or (not inspect.isclass(made) and _is_model(made)):
         return made
     try:
-        return made()
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)  # a run is resumed with the same first weights
+            return made()
     except HardpointError:
         raise
     except Exception as error:
         raise ModelError(
-            f"{spec} raised {type(error).__name__}: {error}", "make it callable without arguments"
+            f"{module.__name__}:{attribute} raised {type(error).__name__}: {error}",
+            "make it callable without arguments",
         ) from error
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from hardpoint.evidence import Assessment, DefenceRecord, TrainingRecord
+from hardpoint.evidence import Assessment, DefenceRecord, SearchRecord, TrainingRecord
 from hardpoint.evidence.store import finite, write_atomically
 from hardpoint.report import words
 from hardpoint.report.curves import drawn
@@ -29,6 +29,7 @@ from hardpoint.report.reading import (
     tool_version,
     unfinished,
 )
+from hardpoint.report.tradeoff import drawn as tradeoff_drawn
 from hardpoint.report.view import FIRST_CLASSES, Detail, Section, section
 
 MAX_BYTES = 2_000_000
@@ -93,13 +94,14 @@ def write_html(
     header: Mapping[str, Any],
     defences: Sequence[DefenceRecord] = (),
     training: TrainingRecord | None = None,
+    search: SearchRecord | None = None,
 ) -> Path:
     """Write the report page of a run; returns where it is.
 
     Of the header the page shows ``command`` and ``code`` (how to repeat the run, at a shell and in Python),
     ``created``, ``status``, ``environment`` (its strings, and its ``versions`` by name), ``assessments`` (the
     planned names), and the whole of it folded away. What was measured of ``defences`` comes first,
-    then what happened in ``training``.
+    then what happened in ``training`` or in ``search``.
     Examples are left out, and the page says so, where it would exceed 2 MB.
 
     Raises:
@@ -110,7 +112,7 @@ def write_html(
     ...     write_html(Path(folder) / "report.html", [], {"created": "2025-01-01"}).name
     'report.html'
     """
-    page = page_of(assessments, header, defences, training)
+    page = page_of(assessments, header, defences, training, search)
     target = Path(path)
     write_atomically(target, page.encode("utf-8"))
     return target
@@ -121,6 +123,7 @@ def page_of(
     header: Mapping[str, Any],
     defences: Sequence[DefenceRecord] = (),
     training: TrainingRecord | None = None,
+    search: SearchRecord | None = None,
 ) -> str:
     """The report page as text, at most 2 MB where leaving out examples and class bars achieves that."""
     page = ""
@@ -129,7 +132,8 @@ def page_of(
         anchors = {s.record.name: s.anchor for s in sections}
         views = [defence_view(d, i, anchors) for i, d in enumerate(defences, start=1)]
         curves = Markup(drawn(training.epochs)) if training is not None and training.epochs else None
-        learned = {"training": training, "curves": curves}
+        tradeoff = Markup(tradeoff_drawn(search)) if search is not None else None
+        learned = {"training": training, "curves": curves, "search": search, "tradeoff": tradeoff}
         page = render("report.html.j2", **_values(sections, views, header, detail), **learned)
         if len(page.encode("utf-8")) <= MAX_BYTES:
             break
