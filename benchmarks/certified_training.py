@@ -37,7 +37,7 @@ class Setting:
     asked: float
 
 
-SETTINGS = (Setting(0.1, 1.2, 12, 0.96), Setting(0.3, 1.1, 16, 0.88))
+SETTINGS = (Setting(0.1, 1.2, 20, 0.96), Setting(0.3, 1.1, 16, 0.88))
 """For comparison, a small network trained by dual bounds: 94.2 % proven at 0.1 (Wong and Kolter, ICML 2018)."""
 RECIPES: dict[str, Callable[[float], Recipe]] = {
     "ibp": lambda reach: Ibp(reach=reach),

@@ -169,3 +169,29 @@ def test_importing_models_needs_no_extra() -> None:
     )
     done: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_factory_in_a_file_is_called_and_draws_the_same_weights(tmp_path: Path) -> None:
+    file = tmp_path / "some_network_file.py"
+    file.write_text("from torch import nn\n\n\ndef make():\n    return nn.Linear(3, 2)\n")
+    before = torch.get_rng_state()
+    first, again = (load_model(f"{file}:make") for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    x = torch.rand(4, 3)
+    assert torch.equal(first.scores(x), again.scores(x))  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match="has no 'other'"):
+        load_model(f"{file}:other")
+    with pytest.raises(ModelError, match="there is no file"):
+        load_model(f"{tmp_path / 'missing.py'}:make")
+    (tmp_path / "two words.py").write_text("")
+    with pytest.raises(ModelError, match="cannot be imported by its name"):
+        load_model(f"{tmp_path / 'two words.py'}:make")
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / file.name).write_text(file.read_text().replace("3, 2", "3, 5"))
+    for _ in range(2):
+        other = load_model(f"{tmp_path / 'deeper' / file.name}:make")
+        assert other.scores(x).shape == (4, 5)  # type: ignore[attr-defined]
+    assert load_model(f"{file}:make").scores(x).shape == (4, 2)  # type: ignore[attr-defined]
+    (tmp_path / "deeper" / file.name).with_name("raising_file.py").write_text("1 / 0\n")
+    with pytest.raises(ModelError, match="ZeroDivisionError"):
+        load_model(f"{tmp_path / 'deeper' / 'raising_file.py'}:make")

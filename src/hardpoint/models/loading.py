@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import inspect
 import re
 import sys
+import zlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -100,9 +101,21 @@ def _imported_file(path: Path) -> ModuleType:
         raise ModelError(f"there is no file {path}", "give its path, or package.module:factory")
     if not path.stem.isidentifier():
         raise ModelError(f"{path.name} cannot be imported by its name", "rename it to letters, digits and _")
-    made = _imported(path.stem, path.resolve().parent)
-    if getattr(made, "__file__", None) is None or not path.samefile(str(made.__file__)):
-        raise ModelError(f"{path.stem!r} is the name of another module already", f"rename {path}")
+    known = sys.modules.get(path.stem)
+    if known is None:
+        known = _imported(path.stem, path.resolve().parent)
+    if getattr(known, "__file__", None) is not None and path.samefile(str(known.__file__)):
+        return known
+    name = f"{path.stem}_{zlib.crc32(str(path.resolve()).encode()):08x}"  # the plain name is another module's
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    made = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(made)
+    except Exception as error:
+        del sys.modules[name]
+        raise _raised(path, error) from error
     return made
 
 
@@ -118,9 +131,11 @@ def _imported(module: str, folder: Path) -> ModuleType:
             "install it, or run from the folder that holds it",
         ) from error
     except Exception as error:
-        raise ModelError(
-            f"importing {module!r} raised {type(error).__name__}: {error}", "fix that module"
-        ) from error
+        raise _raised(module, error) from error
+
+
+def _raised(module: str | Path, error: Exception) -> ModelError:
+    return ModelError(f"importing {str(module)!r} raised {type(error).__name__}: {error}", "fix that module")
 
 
 def _call_factory(module: ModuleType, attribute: str) -> Any:

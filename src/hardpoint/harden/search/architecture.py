@@ -30,7 +30,7 @@ class Activation(Enum):
 
 
 class Normalisation(Enum):
-    """After each convolution or linear layer but the last."""
+    """After each convolution or linear layer but the last; all features of a row are one group."""
 
     NONE = "none"
     BATCH = "batch"
@@ -168,7 +168,9 @@ class Architecture:
         options: dict[str, int | float | str | bool] = {"padding": self.kernel // 2}
         if stride > 1:
             options = {"stride": stride, **options}
-        return self._normed(Layer("Conv2d", (before, after, self.kernel), options), "BatchNorm2d", after)
+        return self._normed(
+            Layer("Conv2d", (before, after, self.kernel), options), "BatchNorm2d", math.gcd(after, 8)
+        )
 
     def _of_row(self) -> tuple[Piece, ...]:
         width = self.width
@@ -180,12 +182,13 @@ class Architecture:
         return (*pieces, Layer("Linear", (width, self.classes)))
 
     def _linear(self, before: int) -> list[Layer]:
-        return self._normed(Layer("Linear", (before, self.width)), "BatchNorm1d", self.width)
+        return self._normed(Layer("Linear", (before, self.width)), "BatchNorm1d", 1)
 
-    def _normed(self, layer: Layer, batch: str, width: int) -> list[Layer]:
+    def _normed(self, layer: Layer, batch: str, groups: int) -> list[Layer]:
         if self.norm is Normalisation.NONE:
             return [layer]
+        width = layer.args[1]
         bare = Layer(layer.name, layer.args, {**layer.options, "bias": False})
         if self.norm is Normalisation.BATCH:
             return [bare, Layer(batch, (width,))]
-        return [bare, Layer("GroupNorm", (math.gcd(width, 8), width))]
+        return [bare, Layer("GroupNorm", (groups, width))]

@@ -14,6 +14,8 @@ from hardpoint.core.errors import ConfigError
 from hardpoint.harden.search.architecture import Architecture
 
 _WIDEST = 4096
+_COUNTED = 2
+"""Inputs that operations are counted on; some norms refuse one alone."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,11 @@ class Size:
         try:
             bare = copy.deepcopy(network).to("meta").eval()
             with FlopCounterMode(display=False) as counter, torch.no_grad():
-                bare(torch.zeros(1, *shape, device="meta"))
+                bare(torch.zeros(_COUNTED, *shape, device="meta"))
         except (NotImplementedError, RuntimeError):  # some layers cannot be run on nothing
             with FlopCounterMode(display=False) as counter, torch.no_grad():
-                copy.deepcopy(network).eval()(torch.zeros(1, *shape))
-        return cls(sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2)
+                copy.deepcopy(network).eval()(torch.zeros(_COUNTED, *shape))
+        return cls(sum(p.numel() for p in network.parameters()), counter.get_total_flops() // (2 * _COUNTED))
 
 
 @dataclass(frozen=True)

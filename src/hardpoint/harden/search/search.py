@@ -114,6 +114,11 @@ def search(
     if held_out is not None:
         refuse_overlap(data, held_out)
     limits = limits or Limits.like(given.module, data.shape)
+    if proposed(space, data.shape, classes, limits, (), 1, seed) is None:
+        raise ConfigError(
+            f"no network has at most {limits.weights} weights and {limits.operations} operations",
+            "give wider limits",
+        )
     rows, judges = split_rows(len(data), min(0.2, judged / len(data)), Rng(seed).fork("judges"))
     about = {
         "model": {**given.describe(), "network": str(given.module)},
@@ -218,7 +223,7 @@ def _best(session: Session, record: SearchRecord, is_module: bool) -> SearchResu
         failed = [trial.problem for trial in record.trials if trial.problem]
         raise ModelError(
             "no network was trained to the end" + (f" ({failed[0]})" if failed else ""),
-            "give wider limits, a wider space or more trials",
+            "give more trials, or train slower",
         )
     proposal = Proposal.from_json(found.network)
     model = _trained(session, found.number, proposal)
