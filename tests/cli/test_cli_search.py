@@ -15,8 +15,7 @@ from hardpoint.cli.main import main
 from hardpoint.evidence import RunFolder
 from hardpoint.harden.search import trying
 from hardpoint.models import load_model
-
-from small_lessons import judged_by_accuracy  # isort: skip
+from quick_judge import judged_by_accuracy
 
 pytest.importorskip("optuna")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,14 +10,12 @@ from torch import Tensor, nn
 from hardpoint.assess.progress import Silent
 from hardpoint.core.box import Box
 from hardpoint.core.rng import Rng
-from hardpoint.data import Dataset, MemoryDataset
+from hardpoint.data import MemoryDataset
 from hardpoint.engine.twin import TwinPlan
-from hardpoint.evidence.rate import Rate
 from hardpoint.harden.learner import Batch, CraftMode, Learner, one_hot
 from hardpoint.harden.recipes import Recipe
 from hardpoint.harden.settings import Training
 from hardpoint.harden.trainer import Lesson, Trainer, Validate
-from hardpoint.models.loading import load_model
 from hardpoint.models.torch import TorchModel
 from hardpoint.threats import Linf, Perturbation
 from small_models import rand, seeded
@@ -106,18 +103,3 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     """Whether two states are equal bit for bit."""
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What a search asks of an assessment."""
-
-    robust_accuracy: Rate
-    clean_accuracy: Rate
-
-
-def judged_by_accuracy(model: Any, data: Dataset, **_: Any) -> Judged:
-    """Stands for an assessment where tests have no time for one: clean accuracy, twice."""
-    x, y = data.rows(torch.arange(len(data)))
-    right = Rate.of(int((load_model(model).predict(x) == y).sum()), len(y))
-    return Judged(right, right)

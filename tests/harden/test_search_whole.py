@@ -22,8 +22,9 @@ from hardpoint.harden.search.proposals import Proposal, given_up, proposed
 from hardpoint.models.loading import load_model
 from hardpoint.report.html import page_of
 from hardpoint.report.tradeoff import drawn
+from quick_judge import judged_by_accuracy
 
-from small_lessons import cloud, judged_by_accuracy  # isort: skip
+from small_lessons import cloud  # isort: skip
 
 pytest.importorskip("optuna")
 
