@@ -43,7 +43,7 @@ _RELATIONS = [
 def run(options: Options) -> list[Table]:
     """Two tables: success of the heuristics, and their distances beside the exact ones."""
     try:
-        schema, x, y, x_test, y_test = _urls()
+        schema, x, y, x_test, y_test = phishing_urls()
     except FileNotFoundError as missing:
         empty = Table("Phishing URLs", [])
         empty.notes.append(f"Left out: {missing.filename} is absent.")
@@ -51,7 +51,7 @@ def run(options: Options) -> list[Table]:
     return [_success(options, schema, x, y, x_test, y_test), _exact(options, schema, x, y, x_test, y_test)]
 
 
-def _urls() -> tuple[Schema, Tensor, Tensor, Tensor, Tensor]:
+def phishing_urls() -> tuple[Schema, Tensor, Tensor, Tensor, Tensor]:
     folder = DATA / "text_tabular" / "tabular"
     schema = Schema.load(folder / "constraints_phishing_url_features.csv", _RELATIONS)
     with gzip.open(folder / "phishing_urls.csv.gz", "rt", encoding="utf-8", newline="") as file:

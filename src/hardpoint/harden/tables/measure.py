@@ -1,0 +1,125 @@
+"""How a model of tables fares against attacks that know it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hardpoint.assess.metrics import matthews
+from hardpoint.attacks.base import attack_alone
+from hardpoint.attacks.tabular import MOEVA, CoordinateAttack, caa
+from hardpoint.core.errors import ModelError
+from hardpoint.core.rows import chunks
+from hardpoint.data import MemoryDataset
+from hardpoint.engine.attack import Attack
+from hardpoint.engine.guard import preserved_random_state
+from hardpoint.evidence.assessment import Outcomes, Status
+from hardpoint.evidence.rate import Rate
+from hardpoint.models.sklearn import SklearnModel
+from hardpoint.models.trees import read_trees
+from hardpoint.threats.features import FeatureEdits
+from hardpoint.threats.threat import Threat
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A model before or after hardening.
+
+    Attributes:
+        attacks: what it was attacked by, each on the rows that still stood.
+        outcomes: one row per input; ``hardpoint.assess.by_group`` reads it.
+        adversarial: ``[n, d]``, the verified row where an attack broke it, else the original.
+    """
+
+    attacks: tuple[str, ...]
+    outcomes: Outcomes
+    adversarial: Tensor
+
+    @property
+    def clean_accuracy(self) -> Rate:
+        """Share of rows answered right as they are."""
+        return Rate.of(int((self.outcomes.status != Status.CLEAN_ERROR).sum()), len(self.outcomes))
+
+    @property
+    def robust_accuracy(self) -> Rate:
+        """Share of rows that no attack broke: an upper bound."""
+        return Rate.of(int((~self.outcomes.broken).sum()), len(self.outcomes))
+
+    @property
+    def success(self) -> float:
+        """The share of the rows answered right that an attack broke; NaN where none is answered right."""
+        right = int((self.outcomes.status != Status.CLEAN_ERROR).sum())
+        return int((self.outcomes.status == Status.BROKEN).sum()) / right if right else float("nan")
+
+    @property
+    def matthews(self) -> tuple[float, float]:
+        """Matthews correlation before and under attack: near 0 for a model that always says the same."""
+        rows = self.outcomes
+        return matthews(rows.label, rows.clean_prediction), matthews(rows.label, rows.final_prediction)
+
+    def __repr__(self) -> str:
+        clean, robust = self.matthews
+        return (
+            f"<clean {self.clean_accuracy} (MCC {clean:.3f}), robust {self.robust_accuracy} "
+            f"(MCC {robust:.3f})>"
+        )
+
+
+def strongest_attacks(model: SklearnModel, *, quick: bool = False) -> tuple[Attack, ...]:
+    """The attacks for a model: over its trees where these can be read, then the constrained adaptive attack."""
+    try:
+        trees = (CoordinateAttack(read_trees(getattr(model.estimator, "searchable", model.estimator))),)
+    except ModelError:
+        return caa(model.access, queries=300 if quick else 1000)
+    return trees if quick else (*trees, MOEVA(generations=10))
+
+
+def measured(
+    model: SklearnModel,
+    x: Tensor,
+    y: Tensor,
+    edits: FeatureEdits,
+    attacks: tuple[Attack, ...],
+    seed: int = 0,
+) -> Measured:
+    """Every row attacked by each of ``attacks`` until one breaks it, verified on the model."""
+    threat = Threat(edits, access=model.access)
+    clean = torch.cat([model.predict(part) for part in chunks(x, 4096)])
+    n = len(x)
+    adversarial, final = x.clone(), clean.clone()
+    stage, distance = (
+        torch.full((n,), -1, dtype=torch.int16),
+        torch.full((n,), torch.nan, dtype=torch.float64),
+    )
+    asked = torch.zeros(n, dtype=torch.int64)
+    standing = (clean == y).nonzero().squeeze(1)
+    for number, attack in enumerate(attacks):
+        if len(standing) == 0:
+            break
+        with preserved_random_state(seed=seed):
+            found = attack_alone(attack, model, MemoryDataset(x[standing], y[standing]), threat, seed)
+        asked[standing] += found.queries
+        fallen = standing[found.broken]
+        adversarial[fallen] = found.adversarial[found.broken]
+        distance[fallen], stage[fallen] = found.distance[found.broken], number
+        standing = standing[~found.broken]
+    fallen = stage >= 0
+    if bool(fallen.any()):
+        final[fallen] = model.predict(adversarial[fallen])
+    status = np.where(clean != y, Status.CLEAN_ERROR, np.where(fallen, Status.BROKEN, Status.STANDING))
+    outcomes = Outcomes(
+        index=np.arange(n),
+        label=y.numpy(),
+        clean_prediction=clean.numpy(),
+        final_prediction=final.numpy(),
+        status=status.astype(np.uint8),
+        stage=stage.numpy(),
+        distance=distance.numpy(),
+        forward=asked.numpy(),
+        backward=np.zeros(n, dtype=np.int64),
+        queries=asked.numpy(),
+    )
+    return Measured(tuple(attack.name for attack in attacks), outcomes, adversarial)
