@@ -99,5 +99,5 @@ def test_a_network_holds_better_afterwards(norm):
         found = CAPGD(steps=20)(done.model, test_x, test_y, edits)
         assert edits.around(test_x, model.box).contains(found.adversarial).all()
         shares.append(float((~found.broken).double().mean()))
-    assert shares[1] > shares[0] + 0.1, shares
+    assert shares[1] > shares[0] + 0.05, shares
     assert done.history[-1].robust is not None

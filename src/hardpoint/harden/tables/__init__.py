@@ -2,7 +2,7 @@
 
 from hardpoint.harden.tables.estimator import harden_estimator
 from hardpoint.harden.tables.gate import GatedClassifier, fixed_features
-from hardpoint.harden.tables.measure import Measured
+from hardpoint.harden.tables.measure import Measured, measure
 from hardpoint.harden.tables.mixing import worst_rows
 from hardpoint.harden.tables.monotone import (
     MonotoneCheck,
@@ -22,6 +22,7 @@ __all__ = [
     "check_monotone",
     "fixed_features",
     "harden_estimator",
+    "measure",
     "monotone_constraints",
     "worst_rows",
 ]

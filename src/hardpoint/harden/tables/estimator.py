@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hardpoint.assess.assess import as_dataset
 from hardpoint.assess.progress import Progress, shown_progress
-from hardpoint.core.errors import ConfigError, DataError, ThreatError
+from hardpoint.core.errors import ConfigError, DataError
 from hardpoint.core.rng import Rng, split_rows
 from hardpoint.data import Dataset
 from hardpoint.engine.attack import Attack
@@ -20,12 +20,11 @@ from hardpoint.evidence.rate import Rate
 from hardpoint.harden.tables.examples import Examples
 from hardpoint.harden.tables.fitting import is_fitted
 from hardpoint.harden.tables.gate import GatedClassifier, fixed_features
-from hardpoint.harden.tables.measure import Measured, measured, strongest_attacks
+from hardpoint.harden.tables.measure import measure, measured, strongest_attacks, table_edits
 from hardpoint.harden.tables.mixing import worst_rows
 from hardpoint.harden.tables.result import Round, TableHardenResult, best_round
 from hardpoint.models.sklearn import SklearnModel
 from hardpoint.threats.features import FeatureEdits
-from hardpoint.threats.goals import Untargeted
 from hardpoint.threats.perturbation import Perturbation
 from hardpoint.threats.threat import Threat
 
@@ -98,7 +97,7 @@ def harden_estimator(
     >>> len(done.history), done.history[1].refused
     (2, 0)
     """
-    edits = _edits(threat)
+    edits = table_edits(threat)
     _check(rounds, asks, weight, attacked, most_lost, validation)
     data = as_dataset(x, y)
     held_out = None if test is None else as_dataset(*test) if isinstance(test, tuple | list) else test
@@ -132,8 +131,8 @@ def harden_estimator(
         if held_out is not None:
             shown = held_out.rows(torch.arange(len(held_out)))
             own = SklearnModel(getattr(estimator, "estimator", estimator)) if is_fitted(estimator) else None
-            before = _judged(own or models[0], *shown, edits, seed)
-            after = _judged(model, *shown, edits, seed)
+            before = measure(own or models[0], *shown, threat=edits, seed=seed)
+            after = measure(model, *shown, threat=edits, seed=seed)
             certified = _certified(model, *shown)
     return TableHardenResult(model.estimator, tuple(history), kept, before, after, certified)
 
@@ -220,31 +219,12 @@ def _held_back(
     return x[rows], y[rows], x[held], y[held]
 
 
-def _judged(model: SklearnModel, x: Tensor, y: Tensor, edits: FeatureEdits, seed: int) -> Measured:
-    return measured(model, x, y, edits, strongest_attacks(model), seed)
-
-
 def _certified(model: SklearnModel, x: Tensor, y: Tensor) -> Rate | None:
     """The rows that the gate answers right."""
     if not isinstance(model.estimator, GatedClassifier):
         return None
     proven = torch.from_numpy(model.estimator.certified(x.numpy())) & (model.predict(x) == y)
     return Rate.of(int(proven.sum()), len(x))
-
-
-def _edits(threat: Threat | Perturbation) -> FeatureEdits:
-    wanted = Threat.of(threat)
-    if not isinstance(wanted.perturbation, FeatureEdits):
-        raise ThreatError(
-            f"{wanted.perturbation.name} is no threat to rows of a table", "use hp.FeatureEdits(schema, eps)"
-        )
-    if not isinstance(wanted.goal, Untargeted):
-        raise ThreatError(
-            "the threat has a target", "harden against the untargeted threat, which includes it"
-        )
-    if wanted.perturbation.eps == 0:
-        raise ThreatError("eps is 0", "give a budget above 0")
-    return wanted.perturbation
 
 
 def _check(rounds: int, asks: int, weight: float, attacked: int, most_lost: float, validation: float) -> None:

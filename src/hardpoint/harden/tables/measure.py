@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hardpoint.assess.assess import as_dataset
 from hardpoint.assess.metrics import matthews
 from hardpoint.attacks.base import attack_alone
 from hardpoint.attacks.tabular import MOEVA, CoordinateAttack, caa
-from hardpoint.core.errors import ModelError
+from hardpoint.core.errors import ModelError, ThreatError
 from hardpoint.core.rows import chunks
 from hardpoint.data import MemoryDataset
 from hardpoint.engine.attack import Attack
@@ -21,6 +23,8 @@ from hardpoint.evidence.rate import Rate
 from hardpoint.models.sklearn import SklearnModel
 from hardpoint.models.trees import read_trees
 from hardpoint.threats.features import FeatureEdits
+from hardpoint.threats.goals import Untargeted
+from hardpoint.threats.perturbation import Perturbation
 from hardpoint.threats.threat import Threat
 
 
@@ -66,6 +70,53 @@ class Measured:
             f"<clean {self.clean_accuracy} (MCC {clean:.3f}), robust {self.robust_accuracy} "
             f"(MCC {robust:.3f})>"
         )
+
+
+def measure(
+    estimator: Any,
+    x: Any,
+    y: Any = None,
+    *,
+    threat: Threat | Perturbation,
+    attacks: tuple[Attack, ...] | None = None,
+    seed: int = 0,
+) -> Measured:
+    """Attack a fitted classifier of rows of a table by what is strongest against it.
+
+    For models whose trees can be read that is a search which knows them, and then an evolutionary one on the rows that
+    still stand; ``hp.assess`` knows scores alone. An estimator that wraps another names that one in an attribute
+    ``searchable``.
+
+    Args:
+        estimator: fitted, or a ``SklearnModel``.
+        x: rows ``[n, d]``, or a ``Dataset``.
+        y: labels ``[n]``, whole numbers from 0.
+        threat: ``hp.FeatureEdits(schema, eps)``, untargeted.
+        attacks: others instead.
+        seed: of every draw.
+
+    Raises:
+        HardpointError: when estimator, rows or threat cannot be used.
+    """
+    model = estimator if isinstance(estimator, SklearnModel) else SklearnModel(estimator)
+    data = as_dataset(x, y)
+    rows, labels = data.rows(torch.arange(len(data)))
+    chosen = strongest_attacks(model) if attacks is None else attacks
+    return measured(model, rows, labels, table_edits(threat), chosen, seed)
+
+
+def table_edits(threat: Threat | Perturbation) -> FeatureEdits:
+    """The edits that an untargeted threat to a table allows; raises ``ThreatError`` for any other threat."""
+    wanted = Threat.of(threat)
+    if not isinstance(wanted.perturbation, FeatureEdits):
+        raise ThreatError(
+            f"{wanted.perturbation.name} is no threat to rows of a table", "use hp.FeatureEdits(schema, eps)"
+        )
+    if not isinstance(wanted.goal, Untargeted):
+        raise ThreatError("the threat has a target", "use the untargeted threat, which includes it")
+    if wanted.perturbation.eps == 0:
+        raise ThreatError("eps is 0", "give a budget above 0")
+    return wanted.perturbation
 
 
 def strongest_attacks(model: SklearnModel, *, quick: bool = False) -> tuple[Attack, ...]:
