@@ -75,7 +75,7 @@ def _folder(asked: Asked, resolved: Resolved, model: Model) -> Any:
     if asked.out is not None:
         return nullcontext(asked.out)
     if asked.resume:
-        return nullcontext(unfinished_run(runs))
+        return nullcontext(unfinished_run(runs, trains=False))
     return claimed_folder(runs, str(model.describe().get("name") or "model"))
 
 

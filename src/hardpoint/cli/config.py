@@ -195,6 +195,8 @@ class HardenSettings(Table):
     lr: Positive = 1e-3
     optimiser: Literal["adamw", "sgd"] = "adamw"
     pace: Literal["cosine", "cycle", "steps", "constant"] = "cosine"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    l1: Annotated[float, Field(ge=0, lt=math.inf)] = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -20,7 +20,7 @@ from hardpoint.cli.verdicts import exit_code, verdict_lines
 from hardpoint.core.errors import ConfigError
 from hardpoint.evidence.store import RunFolder
 from hardpoint.harden import HardenResult, Training, harden
-from hardpoint.harden.harden import AFTER, BEFORE
+from hardpoint.harden.harden import AFTER, BEFORE, refuse_overlap
 from hardpoint.models.base import Model
 from hardpoint.report import summary_json
 
@@ -59,10 +59,7 @@ def run(asked: Asked) -> int:
     train, test = build_training(settings), build_data(settings)
     for data in (train, test):
         check_together(model, data, threats)
-    if train.sha256() == test.sha256():
-        raise ConfigError(
-            "the model would be assessed on what it was trained on", "give other inputs with --data"
-        )
+    refuse_overlap(train, test)
     with _folder(asked, resolved, model) as path:
         try:
             result = harden(
@@ -94,7 +91,7 @@ def _folder(asked: Asked, resolved: Resolved, model: Model) -> Any:
     if asked.out is not None:
         return nullcontext(asked.out)
     if asked.resume:
-        return nullcontext(unfinished_run(runs))
+        return nullcontext(unfinished_run(runs, trains=True))
     return claimed_folder(runs, f"harden-{model.describe().get('name') or 'model'}")
 
 

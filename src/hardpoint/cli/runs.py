@@ -64,14 +64,15 @@ def _claim(runs: Path, name: str) -> Path:
         return path
 
 
-def unfinished_run(runs: Path) -> Path:
-    """The newest run in ``runs`` that has not finished.
+def unfinished_run(runs: Path, *, trains: bool) -> Path:
+    """The newest run in ``runs`` that has not finished, of those that train or of those that do not.
 
     Raises:
         RunError: when there is none.
     """
     for file in sorted(runs.glob("*/run.json"), key=_order, reverse=True):
-        if RunFolder(file.parent).header().get("status") != "finished":
+        run = RunFolder(file.parent)
+        if run.header().get("status") != "finished" and run.training_path.exists() == trains:
             return file.parent
     raise RunError(f"{runs} holds no unfinished run", "name the run with --out, or leave out --resume")
 

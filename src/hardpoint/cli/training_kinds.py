@@ -19,6 +19,7 @@ RECIPES = {
     "fgsm_rs": Kind("FgsmRs", {"length": number}),
     "n_fgsm": Kind("NFgsm", {"noise": number, "length": number}),
     "free": Kind("Free", {"replays": whole}),
+    "atta": Kind("Atta", {**_STEPS, "renew": whole}),
     "pgd": Kind("Pgd", _STEPS),
     "trades": Kind("Trades", {"beta": number, **_STEPS}),
     "mart": Kind("Mart", {"weight": number}),

@@ -11,10 +11,23 @@ from hardpoint.core.errors import ConfigError
 from hardpoint.core.suggest import did_you_mean
 from hardpoint.harden import augment
 from hardpoint.harden.names import DEFAULT
-from hardpoint.harden.recipes import Awp, FgsmRs, Free, Mart, Mixed, NFgsm, Noise, Pgd, Plain, Recipe, Trades
+from hardpoint.harden.recipes import (
+    Atta,
+    Awp,
+    FgsmRs,
+    Free,
+    Mart,
+    Mixed,
+    NFgsm,
+    Noise,
+    Pgd,
+    Plain,
+    Recipe,
+    Trades,
+)
 
 _CLASSES: dict[str, Callable[..., Recipe]] = {
-    c.__name__: c for c in (Plain, FgsmRs, NFgsm, Free, Pgd, Trades, Mart, Awp, Mixed, Noise)
+    c.__name__: c for c in (Plain, FgsmRs, NFgsm, Atta, Free, Pgd, Trades, Mart, Awp, Mixed, Noise)
 }
 
 

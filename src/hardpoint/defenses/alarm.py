@@ -7,12 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hardpoint.core.errors import ConfigError
 from hardpoint.defenses.fingerprint import fingerprint
+from hardpoint.defenses.one import One, one_of
 from hardpoint.defenses.seen import Detector, Seen
+
+_NEAR = 1e-4  # of a threshold: a score as close to it is taken as in a batch
+_LEAST = 1e-6  # of a logit: less beside it may be lost in rounding
+_MOST = 1e30  # that every type holds
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +46,16 @@ class Alarm:
             )
 
     def excess(self, seen: Seen) -> Tensor:
-        """``[n]``, above zero exactly where the input is refused, in units of the model's scores."""
-        return (self.detector.score(seen) - self.threshold) / self.unit
+        """float64 ``[n]``, above zero exactly where the input is refused, in units of the model's scores."""
+        return (self.detector.score(seen) - self.threshold).double() / self.unit
+
+    def excess_of_one(self, seen: Seen, one: One) -> float:
+        """The same in plain numbers, but for rounding, which decides nothing."""
+        ask = getattr(self.detector, "score_one", None)
+        score = ask(one) if ask else None
+        if score is None or abs(score - self.threshold) <= _NEAR * abs(self.threshold):
+            return float(self.excess(seen))
+        return float(score - self.threshold) / self.unit
 
     def describe(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -68,8 +82,9 @@ def _held(detector: Any) -> list[Tensor]:
     return found
 
 
-def refusal_score(seen: Seen, alarms: Sequence[Alarm]) -> Tensor:
-    """``[n]``: a score that is the highest of all exactly where some detector refuses, by how much it does.
+def with_refusal(seen: Seen, alarms: Sequence[Alarm]) -> Tensor:
+    """``[n, K + 1]``: the scores, and one that is the highest of all exactly where some detector refuses, by how much
+    it does.
 
     The best wrong class then beats the right one *and* this score only where the input is misclassified and accepted,
     and at a misclassified input the difference is what the strictest detector leaves: the gradient of the margin first
@@ -77,11 +92,25 @@ def refusal_score(seen: Seen, alarms: Sequence[Alarm]) -> Tensor:
     descent, Bryniarski et al., "Evading adversarial example detection defenses with orthogonal projected gradient
     descent", ICLR 2022).
     """
-    excess = torch.stack([alarm.excess(seen) for alarm in alarms]).amax(0)
-    top = seen.logits.amax(1)
-    score = top + excess.to(seen.logits.dtype)
+    one = one_of(seen)
+    if one is None:
+        excess = torch.stack([alarm.excess(seen) for alarm in alarms]).amax(0)
+    else:
+        every = [alarm.excess_of_one(seen, one) for alarm in alarms]
+        most, top = max(every), float(one.logits.max())
+        if _LEAST * (abs(top) + 1e-20) < abs(most) < _MOST and not any(map(math.isnan, every)):
+            scores = np.empty((1, len(one.logits) + 1), one.logits.dtype)
+            scores[0, :-1] = one.logits
+            scores[0, -1] = top + most
+            return torch.from_numpy(scores)
+        excess = torch.tensor([every], dtype=torch.float64).amax(1)
+    return torch.cat([seen.logits, _refusal(seen.logits, excess).unsqueeze(1)], dim=1)
+
+
+def _refusal(logits: Tensor, excess: Tensor) -> Tensor:
+    top = logits.amax(1)
+    score = (top + excess).to(top.dtype)
     # a small excess over a large logit must not be lost in rounding: refusing is decided by the excess alone
     above = torch.nextafter(top.detach(), torch.full_like(top, torch.inf))
-    least = torch.where(excess > 0, above, -torch.inf).to(score.dtype)
-    most = torch.where(excess > 0, torch.inf, top.detach()).to(score.dtype)
-    return score + (score.detach().clamp(least, most) - score.detach())
+    lost = (excess > 0) & (score < above)
+    return torch.where(lost, score + (above - score.detach()), score)

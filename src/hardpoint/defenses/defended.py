@@ -14,9 +14,9 @@ from hardpoint.core.access import Access
 from hardpoint.core.box import Box
 from hardpoint.core.errors import AccessDenied, ModelError
 from hardpoint.core.rows import chunks
-from hardpoint.defenses.alarm import Alarm, refusal_score
+from hardpoint.defenses.alarm import Alarm, with_refusal
 from hardpoint.defenses.layer import as_layer
-from hardpoint.defenses.looking import look
+from hardpoint.defenses.looking import look, look_through, taps_of
 from hardpoint.defenses.seen import Detector, Seen, join, layers_of
 from hardpoint.defenses.stage import InputStage
 from hardpoint.models.base import Differentiable, Model, refusal_of
@@ -35,13 +35,14 @@ class DefendedModule(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.network = model.module
         self.alarms = tuple(alarms)
+        self._taps = taps_of(self.network, layers_of(alarm.detector for alarm in self.alarms))
         self._read = model.module_scores
         self.training = model.module.training
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.alarms:
             return self._read(self.network(self._shown(x)))
-        seen = self.seen(x, layers_of(alarm.detector for alarm in self.alarms))
+        seen = look_through(self.network, self._shown(x), self._taps, self._read)
         for alarm in self.alarms:
             if alarm.classes != seen.logits.shape[1]:
                 raise ModelError(
@@ -49,7 +50,7 @@ class DefendedModule(nn.Module):
                     f"this one has {seen.logits.shape[1]}",
                     "calibrate it on this model",
                 )
-        return torch.cat([seen.logits, refusal_score(seen, self.alarms).unsqueeze(1)], dim=1)
+        return with_refusal(seen, self.alarms)
 
     def seen(self, x: Tensor, layers: Sequence[str]) -> Seen:
         """What detectors are shown of ``x``: the input behind the stages, and one pass of the network over it."""

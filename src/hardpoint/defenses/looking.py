@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from hardpoint.core.errors import ModelError, NonFiniteOutput, NothingToTest
 from hardpoint.core.rows import all_finite, chunks
 from hardpoint.core.suggest import did_you_mean
-from hardpoint.defenses.seen import Seen
+from hardpoint.defenses.seen import Seen, join
 from hardpoint.engine.clean import checked_scores
 from hardpoint.engine.guard import refuse_training_layers
 from hardpoint.engine.layer_calls import tensor_of
@@ -63,32 +64,61 @@ def look(
         raise NothingToTest("there is no input to look at", "give at least one")
     if allow_training is not None:
         refuse_training_layers(module, allow_training)
-    found = {name: _layer(module, name) for name in layers}
-    axes = {name: _channel_axis(module, layer) for name, layer in found.items()}
+    return look_through(module, x, taps_of(module, layers), read, chunk)
+
+
+@dataclass(frozen=True, eq=False)
+class Tap:
+    """A layer whose output is looked at."""
+
+    name: str
+    layer: nn.Module
+    in_tokens: bool
+
+    def averaged(self, output: Tensor | None, n: int) -> Tensor:
+        """``[n, d]``, over positions."""
+        if output is None:
+            raise ModelError(
+                f"layer {self.name!r} was not called, or returned no floating-point tensor",
+                "name a layer that the forward pass uses and that returns one",
+            )
+        axes = output.dim()
+        if axes < 2 or len(output) != n:
+            raise ModelError(
+                f"layer {self.name!r} returned shape {tuple(output.shape)} for {n} inputs",
+                "name a layer that keeps a row per input",
+            )
+        if axes == 2:
+            return output
+        last = isinstance(self.layer, _LAST_AXIS) or (axes == 3 and self.in_tokens)
+        channel = axes - 1 if last else 1
+        return output.mean([d for d in range(1, axes) if d != channel])
+
+
+def taps_of(module: nn.Module, layers: Sequence[str]) -> tuple[Tap, ...]:
+    """The named layers; raises ``ModelError`` for an unknown one."""
+    in_tokens = bool(layers) and _counts_tokens(module)
+    return tuple(Tap(name, _layer(module, name), in_tokens) for name in layers)
+
+
+def look_through(
+    module: nn.Module, x: Tensor, taps: Sequence[Tap], read: Callable[[Any], Tensor], chunk: int = 256
+) -> Seen:
+    """``look`` where the layers have been found, which takes as long as the rest where there is one input."""
 
     def scores_of(z: Tensor) -> Tensor:
         with _tracking(z):
-            return torch.cat([_scores(module, part, read) for part in chunks(z, chunk)])
+            return torch.cat([_pass(module, part, (), read)[0] for part in chunks(z, chunk)])
 
-    parts: dict[str, list[Tensor]] = {name: [] for name in found}
-    logits = []
     with _tracking(x):
-        for part in chunks(x, chunk):
-            with _taps(found) as taken:
-                logits.append(_scores(module, part, read))
-            for name in found:
-                parts[name].append(_averaged(name, taken.get(name), len(part), axes[name]))
-    scores = _joined(logits)
-    if not all_finite(scores.detach()):
-        row = int((~torch.isfinite(scores).all(1)).nonzero()[0])
+        parts = [Seen(part, *_pass(module, part, taps, read), scores_of) for part in chunks(x, chunk)]
+        seen = parts[0] if len(parts) == 1 else replace(join(parts), x=x)
+    if not all_finite(seen.logits):
+        row = int((~torch.isfinite(seen.logits).all(1)).nonzero()[0])
         raise NonFiniteOutput(
             f"the scores of row {row} are not finite", "look at that input, then at the model"
         )
-    return Seen(x, scores, {name: _joined(outputs) for name, outputs in parts.items()}, scores_of)
-
-
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+    return seen
 
 
 def _layer(module: nn.Module, name: str) -> nn.Module:
@@ -104,43 +134,32 @@ def _layer(module: nn.Module, name: str) -> nn.Module:
 
 def _tracking(x: Tensor) -> Any:
     """No graph where nobody asks for a gradient: it would hold every activation."""
-    return nullcontext() if x.requires_grad else torch.no_grad()
+    return nullcontext() if x.requires_grad or not torch.is_grad_enabled() else torch.no_grad()
 
 
-def _scores(module: nn.Module, x: Tensor, read: Callable[[Any], Tensor]) -> Tensor:
-    return checked_scores(read(module(x)), len(x))
-
-
-@contextmanager
-def _taps(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor | None]]:
-    """The layers' last outputs in this thread; hooks are shared by all threads that use the module."""
+def _pass(
+    module: nn.Module, x: Tensor, taps: Sequence[Tap], read: Callable[[Any], Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The scores and the layers' last outputs in this thread; hooks are shared by all threads that use the module."""
     taken: dict[str, Tensor | None] = {}
     thread = threading.get_ident()
 
-    def tap(name: str) -> Callable[..., None]:
-        def hook(_layer: nn.Module, _args: Any, output: Any) -> None:
+    def hook(name: str) -> Callable[..., None]:
+        def take(_layer: nn.Module, _args: Any, output: Any) -> None:
             if threading.get_ident() == thread:
                 tensor = tensor_of(output)
-                taken[name] = None if tensor is None else tensor * 1  # the next layer may write in place
+                taken[name] = None if tensor is None else tensor.clone()  # the next layer may write in place
 
-        return hook
+        return take
 
     handles = []
     try:
-        handles += [layer.register_forward_hook(tap(name)) for name, layer in layers.items()]
-        yield taken
+        handles += [tap.layer.register_forward_hook(hook(tap.name)) for tap in taps]
+        scores = checked_scores(read(module(x)), len(x))
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _channel_axis(module: nn.Module, layer: nn.Module) -> Callable[[Tensor], int]:
-    def axis(output: Tensor) -> int:
-        if isinstance(layer, _LAST_AXIS):
-            return output.dim() - 1
-        return 2 if output.dim() == 3 and _counts_tokens(module) else 1
-
-    return axis
+    return scores, {tap.name: tap.averaged(taken.get(tap.name), len(x)) for tap in taps}
 
 
 def _counts_tokens(module: nn.Module) -> bool:
@@ -148,19 +167,3 @@ def _counts_tokens(module: nn.Module) -> bool:
     layers = list(module.modules())
     mixes_tokens = any(isinstance(m, nn.LayerNorm | nn.Embedding) for m in layers)
     return mixes_tokens or not any(isinstance(m, _SECOND_AXIS_1D) for m in layers)
-
-
-def _averaged(name: str, output: Tensor | None, n: int, axis: Callable[[Tensor], int]) -> Tensor:
-    if output is None:
-        raise ModelError(
-            f"layer {name!r} was not called, or returned no floating-point tensor",
-            "name a layer that the forward pass uses and that returns one",
-        )
-    if output.dim() < 2 or len(output) != n:
-        raise ModelError(
-            f"layer {name!r} returned shape {tuple(output.shape)} for {n} inputs",
-            "name a layer that keeps a row per input",
-        )
-    channel = axis(output)
-    positions = [d for d in range(1, output.dim()) if d != channel]
-    return output.mean(positions) if positions else output

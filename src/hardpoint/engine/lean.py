@@ -43,13 +43,24 @@ def can_be_lean(module: nn.Module) -> bool:
     return any(isinstance(layer, nn.Conv2d) for layer in module.modules())
 
 
+class _Tracer(fx.Tracer):
+    proxy_buffer_attributes = True  # else what is computed from buffers becomes a constant of the graph
+
+
+def graph_of(module: nn.Module) -> fx.GraphModule:
+    """``module`` traced; raises exceptions of many kinds where it cannot be."""
+    tracer = _Tracer()
+    graph = tracer.trace(module)
+    return fx.GraphModule(tracer.root, graph)
+
+
 def pool_first(module: nn.Module) -> nn.Module:
     """``module`` with every max pooling of a ReLU's output moved before the ReLU.
 
     Returns the module unchanged where its graph cannot be traced or holds no such pair.
     """
     try:
-        traced = fx.symbolic_trace(module)
+        traced = graph_of(module)
     except Exception:  # data-dependent control flow and the like: torch raises many kinds
         return module
     layers = dict(traced.named_modules())
@@ -98,11 +109,11 @@ def _is_thin(layer: nn.Module) -> bool:
         and layer.padding_mode == "zeros"
         and not isinstance(layer.padding, str)
         and not layer.weight.requires_grad
-        and not _has_hooks(layer)
+        and not has_hooks(layer)
     )
 
 
-def _has_hooks(layer: nn.Module) -> bool:
+def has_hooks(layer: nn.Module) -> bool:
     """Hooks and reparametrisations would be lost with the layer."""
     kinds = (
         "_forward_hooks",

@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from hardpoint.engine.guard import preserved_random_state
-from hardpoint.engine.twin import Twin, TwinPlan, build_twin, candidate_steps, folded_norms, times_of
+from hardpoint.engine.twin import (
+    Twin,
+    TwinPlan,
+    build_twin,
+    candidate_steps,
+    folded_norms,
+    times_of,
+)
 from hardpoint.models.base import Differentiable
 
 
@@ -74,8 +81,9 @@ class Shadow:
 
     @staticmethod
     def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-        yield from module.named_parameters()
-        yield from module.named_buffers()
+        # under all their names: of weights that are tied, the copy may have folded one
+        yield from module.named_parameters(remove_duplicate=False)
+        yield from module.named_buffers(remove_duplicate=False)
 
 
 class _Read:
@@ -116,16 +124,16 @@ def fastest_plan(model: Differentiable, x: Tensor) -> TwinPlan:
 
 @contextmanager
 def resting_norms(module: nn.Module) -> Iterator[None]:
-    """Batch norms normalise by the batch inside, as in training, and learn nothing from it."""
+    """Norms in training mode normalise by the batch inside, or by the input, and learn nothing from it."""
     norms = [
-        m
+        (m, m.running_mean, m.running_var)
         for m in module.modules()
-        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
+        if isinstance(m, nn.modules.batchnorm._NormBase) and m.training and m.track_running_stats
     ]
     try:
-        for norm in norms:
-            norm.track_running_stats = False
+        for norm, _, _ in norms:  # instance norms learn whenever they have statistics
+            norm.track_running_stats, norm.running_mean, norm.running_var = False, None, None
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, mean, variance in norms:
+            norm.track_running_stats, norm.running_mean, norm.running_var = True, mean, variance

@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from hardpoint.core.errors import RunError
 from hardpoint.engine.bpda import crossed
 from hardpoint.engine.crossing import Crossing, CrossingKind
 from hardpoint.engine.guard import preserved_random_state
-from hardpoint.engine.lean import can_be_lean, lean
+from hardpoint.engine.lean import can_be_lean, graph_of, has_hooks, lean
 from hardpoint.evidence.store import read_json, write_json
 from hardpoint.models.base import Differentiable, Model
 
@@ -161,7 +161,7 @@ def _folded(module: nn.Module) -> tuple[nn.Module, dict[str, str]]:
     if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
         return module, pairs
     try:
-        traced = fx.symbolic_trace(module)
+        traced = graph_of(module)
     except Exception:  # data-dependent control flow and the like: torch raises many kinds
         return module, pairs
     layers = dict(traced.named_modules())
@@ -176,6 +176,8 @@ def _folded(module: nn.Module) -> tuple[nn.Module, dict[str, str]]:
         before = layers[source.target]
         shared = sum(n.op == "call_module" and n.target == source.target for n in traced.graph.nodes) > 1
         if shared or not isinstance(before, (*_CONVOLUTIONS, nn.Linear)):
+            continue
+        if has_hooks(before) or has_hooks(norm) or (isinstance(before, nn.Linear) and norm.weight is None):
             continue
         if isinstance(before, nn.Linear):
             fused: nn.Module = fuse_linear_bn_eval(before, norm)
@@ -255,17 +257,24 @@ def candidate_steps(model: Differentiable, x: Tensor) -> list[dict[str, bool]]:
 
 
 def _agrees(model: Model, twin: Twin | Itself, x: Tensor) -> bool:
-    """Same labels on the pilot inputs (96 % for bfloat16), scores within the precision's tolerance; random models
-    are compared on the same draws."""
+    """Same labels on the pilot inputs (96 % for bfloat16), and scores that agree."""
     with preserved_random_state(seed=0):
         theirs = model.scores(x)
     with preserved_random_state(seed=0):
         ours = twin.scores(x)
-    loose = twin.plan.bfloat16
     same = (theirs.argmax(1) == ours.argmax(1)).double().mean()
+    return bool(same >= (0.96 if twin.plan.bfloat16 else 1.0)) and scores_agree(model, twin, x)
+
+
+def scores_agree(model: Model | Twin, twin: Twin | Itself, x: Tensor) -> bool:
+    """Whether the copy's scores are the model's within its precision; random models are compared on the same draws."""
+    with preserved_random_state(seed=0):
+        theirs = model.scores(x)
+    with preserved_random_state(seed=0):
+        ours = twin.scores(x)
     spread = (theirs - theirs.mean(1, keepdim=True)).abs().amax().clamp_min(1e-12)
     gap = float(((theirs - theirs.mean(1, keepdim=True)) - (ours - ours.mean(1, keepdim=True))).abs().amax())
-    return bool(same >= (0.96 if loose else 1.0)) and gap <= float(spread) * (0.1 if loose else 1e-3)
+    return gap <= float(spread) * (0.1 if twin.plan.bfloat16 else 1e-3)
 
 
 def times_of(twins: list[Twin | Itself], x: Tensor, turns: int = 7) -> list[float]:

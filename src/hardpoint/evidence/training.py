@@ -47,10 +47,11 @@ class Epoch:
 
 
 def best_epoch(history: tuple[Epoch, ...]) -> Epoch | None:
-    """The one most robust on the inputs held back, the earliest of equals; the last where nothing was held back."""
+    """The one most robust on the inputs held back, or most accurate where no attack counts, the earliest of equals; the
+    last where nothing was held back."""
     if not history:
         return None
-    known = [epoch for epoch in history if epoch.robust is not None]
+    known = [epoch for epoch in history if epoch.robust is not None or epoch.clean is not None]
     return max(known, key=lambda e: (e.robust or 0.0, e.clean or 0.0, -e.number)) if known else history[-1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -23,14 +24,32 @@ class Augmentation(Protocol):
         ...
 
 
+@runtime_checkable
+class Moves(Protocol):
+    """A change that only moves pixels, and can be taken back but for what left the image."""
+
+    def moved(self, x: Tensor, rng: Rng, index: Tensor) -> Tensor:
+        """``x`` ``[b, ...]`` moved as the images are."""
+        ...
+
+    def moved_back(self, x: Tensor, rng: Rng, index: Tensor) -> Tensor:
+        """Where ``moved`` came from."""
+        ...
+
+
 @dataclass(frozen=True)
 class Flip:
     """Every second image mirrored left to right."""
 
     def __call__(self, x: Tensor, targets: Tensor, rng: Rng, index: Tensor) -> tuple[Tensor, Tensor]:
         _images(x, "Flip")
+        return self.moved(x, rng, index), targets
+
+    def moved(self, x: Tensor, rng: Rng, index: Tensor) -> Tensor:
         mirrored = per_row(rng.fork("flip").uniform(index) < 0.5, x)
-        return torch.where(mirrored, x.flip(-1), x), targets
+        return torch.where(mirrored, x.flip(-1), x)
+
+    moved_back = moved
 
 
 @dataclass(frozen=True)
@@ -48,13 +67,24 @@ class Crop:
 
     def __call__(self, x: Tensor, targets: Tensor, rng: Rng, index: Tensor) -> tuple[Tensor, Tensor]:
         _images(x, "Crop")
+        return self.moved(x, rng, index), targets
+
+    def moved(self, x: Tensor, rng: Rng, index: Tensor) -> Tensor:
+        return self._shifted(x, self._start(rng, index))
+
+    def moved_back(self, x: Tensor, rng: Rng, index: Tensor) -> Tensor:
+        return self._shifted(x, 2 * self.pad - self._start(rng, index))
+
+    def _start(self, rng: Rng, index: Tensor) -> Tensor:
+        return rng.fork("crop").integers(index, 2 * self.pad + 1, (2,))
+
+    def _shifted(self, x: Tensor, start: Tensor) -> Tensor:
         b, c, h, w = x.shape
         wide = functional.pad(x, (self.pad,) * 4)
-        start = rng.fork("crop").integers(index, 2 * self.pad + 1, (2,))
         rows = (start[:, :1] + torch.arange(h, device=x.device)).view(b, 1, h, 1)
         columns = (start[:, 1:] + torch.arange(w, device=x.device)).view(b, 1, 1, w)
         tall = wide.gather(2, rows.expand(b, c, h, wide.shape[3]))
-        return tall.gather(3, columns.expand(b, c, h, w)), targets
+        return tall.gather(3, columns.expand(b, c, h, w))
 
 
 @dataclass(frozen=True)
@@ -119,6 +149,13 @@ class Jitter:
     def __call__(self, x: Tensor, targets: Tensor, rng: Rng, index: Tensor) -> tuple[Tensor, Tensor]:
         noise = rng.fork("jitter").normal(index, tuple(x.shape[1:]), dtype=x.dtype)
         return x + self.sigma * noise, targets
+
+
+def with_draws(changes: Sequence[Augmentation], rng: Rng) -> list[tuple[Augmentation, Rng]]:
+    """Each change with what it draws from: the second of a kind must not repeat the draws of the first."""
+    kinds = [type(change) for change in changes]
+    before = [kinds[:place].count(kind) for place, kind in enumerate(kinds)]
+    return [(change, rng.fork(f"again {n}") if n else rng) for change, n in zip(changes, before, strict=True)]
 
 
 def _whole(value: int, word: str) -> None:

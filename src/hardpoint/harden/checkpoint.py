@@ -47,7 +47,7 @@ class Checkpoint:
             if told.get("format") != _FORMAT:
                 raise RunError(f"{path} is no checkpoint of this version", "train anew in an empty folder")
             return cls(load(content), json.loads(told["facts"]))
-        except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, RecursionError, SafetensorError) as error:
             raise RunError(f"cannot read {path}: {error}", "train anew in an empty folder") from None
 
     def part(self, name: str) -> dict[str, Tensor]:

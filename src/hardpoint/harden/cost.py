@@ -13,7 +13,7 @@ from torch import Tensor
 from hardpoint.core.rng import Rng
 from hardpoint.engine.guard import full_precision, preserved_random_state
 from hardpoint.harden.learner import Batch, Learner, one_hot
-from hardpoint.harden.recipes import Attacked, NFgsm, Pgd, Plain, Recipe, Replays, ShiftsWeights
+from hardpoint.harden.recipes import Atta, Attacked, NFgsm, Pgd, Plain, Recipe, Replays, ShiftsWeights
 from hardpoint.harden.settings import Optimiser, Training
 
 _TURNS = 5
@@ -76,14 +76,36 @@ def measured_seconds(
 
 
 def within_budget(
-    learner: Learner, training: Training, x: Tensor, y: Tensor, classes: int, budget: float = BUDGET
+    learner: Learner,
+    training: Training,
+    x: Tensor,
+    y: Tensor,
+    classes: int,
+    *,
+    remembers: bool,
+    budget: float = BUDGET,
 ) -> Recipe:
-    """The multi-step recipe that ``budget`` units of ordinary training buy here, of at most 10 steps; a single step
-    with noise where they do not buy two."""
+    """As many gradient steps per update as ``budget`` units of ordinary training buy here, one at least.
+
+    Args:
+        learner, training, x, y, classes: as for ``measured_seconds``.
+        remembers: whether examples may be kept from epoch to epoch; a step then is worth several.
+        budget: in units of ordinary training.
+    """
     plain, one, three = measured_seconds(learner, [Plain(), Pgd(1), Pgd(3)], training, x, y, classes)
     step = max(1e-9, (three - one) / 2)
-    steps = int(1 + (budget * plain - one) / step)
-    return NFgsm() if steps < 2 else Pgd(steps=min(10, steps))
+    return default_recipe(max(1, min(10, int(1 + (budget * plain - one) / step))), remembers=remembers)
+
+
+def default_recipe(steps: int, *, remembers: bool) -> Recipe:
+    """The default recipe with so many gradient steps.
+
+    >>> default_recipe(2, remembers=True).name, default_recipe(1, remembers=False).name
+    ('atta-2', 'n_fgsm')
+    """
+    if remembers:
+        return Atta(steps=min(3, steps), length=0.5 if steps == 1 else 0.3)
+    return NFgsm() if steps == 1 else Pgd(steps=steps)
 
 
 def _copied(learner: Learner) -> Learner:

@@ -21,9 +21,11 @@ from hardpoint.core.errors import RunError
 from hardpoint.engine.twin import TwinPlan
 from hardpoint.evidence.store import RunFolder, begin_plan, read_json, write_atomically, write_json
 from hardpoint.evidence.training import TrainingRecord
-from hardpoint.harden.cost import Cost
-from hardpoint.harden.recipes import NFgsm, Pgd, Recipe
+from hardpoint.harden.cost import Cost, default_recipe
+from hardpoint.harden.recipes import Carries, Recipe
 from hardpoint.report.curves import drawn
+
+_OWN = ("before", "after")
 
 
 @dataclass(frozen=True)
@@ -33,16 +35,18 @@ class Remembered:
     Attributes:
         plan: how the fast copy is made.
         steps: gradient steps of the default recipe, where that was asked for.
+        remembers: whether that keeps examples from epoch to epoch.
         cost: what it was to cost.
     """
 
     plan: TwinPlan
     steps: int
+    remembers: bool
     cost: Cost
 
     def chosen(self) -> Recipe:
         """The default recipe as it was chosen."""
-        return Pgd(steps=self.steps) if self.steps > 1 else NFgsm()
+        return default_recipe(self.steps, remembers=self.remembers)
 
 
 @dataclass(frozen=True)
@@ -63,25 +67,36 @@ class TrainingFolder:
     def weights(self) -> Path:
         return self.path / "model.safetensors"
 
-    def begin(self, about: Mapping[str, Any]) -> Remembered | None:
-        """Start, or go on with the same training, which is what is returned then.
+    def refuse_others(self, about: Mapping[str, Any], *, resume: bool) -> None:
+        """Raise ``RunError`` where the run folder holds other work than this training; nothing is written."""
+        plan = self.path / "plan.json"
+        if not resume or not self.run.exists:
+            return
+        if not plan.exists() and self.run.names() != [] and any(n not in _OWN for n in self.run.names()):
+            raise RunError(f"{self.run.path} holds no training", "give a new folder")
+        if plan.exists():
+            begin_plan(plan, about)
 
-        Raises:
-            RunError: when the folder holds another training, or is damaged.
-        """
+    def begin(self, about: Mapping[str, Any]) -> None:
+        """Write what identifies the training."""
         begin_plan(self.path / "plan.json", about)
+
+    def remembered(self) -> Remembered | None:
+        """What was measured when this training began; None where it begins now. Raises ``RunError`` where damaged."""
         file = self.path / "measured.json"
         if not file.exists():
             return None
         try:
             told = read_json(file)
-            return Remembered(TwinPlan.from_json(told["twin"]), int(told["steps"]), Cost(**told["cost"]))
-        except (KeyError, TypeError, ValueError) as error:
+            search = int(told["steps"]), bool(told["remembers"])
+            return Remembered(TwinPlan.from_json(told["twin"]), *search, Cost(**told["cost"]))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"{file} is damaged ({error})", "train anew in an empty folder") from None
 
     def remember(self, plan: TwinPlan, recipe: Recipe, cost: Cost) -> None:
         """Keep what was measured."""
-        told = {"twin": plan.to_json(), "steps": recipe.gradients, "cost": asdict(cost)}
+        search = {"steps": recipe.gradients, "remembers": isinstance(recipe, Carries)}
+        told = {"twin": plan.to_json(), **search, "cost": asdict(cost)}
         write_json(self.path / "measured.json", told)
 
     def tell(self, record: TrainingRecord) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -21,11 +23,13 @@ from hardpoint.assess.progress import Progress, shown_progress
 from hardpoint.assess.result import Result
 from hardpoint.attacks.base import attack_alone, usable_threat
 from hardpoint.core.access import Access
-from hardpoint.core.errors import DataError, ModelError, ThreatError
+from hardpoint.core.errors import ConfigError, DataError, ModelError, ThreatError
 from hardpoint.core.rng import Rng, split_rows
 from hardpoint.core.rows import chunks
-from hardpoint.data import Dataset, MemoryDataset
+from hardpoint.data import Dataset, MemoryDataset, check_dataset
+from hardpoint.data.dataset import row_chunks
 from hardpoint.engine.attack import Attack
+from hardpoint.engine.clean import first_answer
 from hardpoint.engine.guard import preserved_random_state
 from hardpoint.engine.shadow import fastest_plan
 from hardpoint.engine.twin import TwinPlan
@@ -46,6 +50,8 @@ from hardpoint.threats.perturbation import Perturbation
 from hardpoint.threats.threat import Threat
 
 _HELD_BACK = 1000
+_REMEMBERED = 1 << 30
+"""Most numbers of training data whose examples the default recipe keeps, at two bytes each."""
 BEFORE, AFTER = "before", "after"
 """Names of the two assessments in a run folder."""
 
@@ -107,17 +113,20 @@ def harden(
     wanted = _usable(threat, given, known)
     run = RunFolder(run_dir) if run_dir is not None else None
     with preserved_random_state(), shown_progress(progress) as display:
+        lesson = _lesson(given, data, wanted, training, known, seed)  # refuses before anything is written
+        if held_out is not None:
+            refuse_overlap(data, held_out)
         folder = TrainingFolder(run) if run is not None else None
-        if run is not None:
+        about = _about(given, data, wanted, known, training, craft_mode, seed)
+        if run is not None and folder is not None:
+            folder.refuse_others(about, resume=resume)  # before anything in the folder is changed
             names = [BEFORE, AFTER] if held_out is not None else []
-            run.begin(
-                {**_header(wanted, recipe, seed), **(header or {}), "assessments": names}, resume=resume
-            )
+            told = {**_header(about, wanted, training, mode), **(header or {}), "assessments": names}
+            run.begin(told, resume=resume)
+            folder.begin(about)
         before = _assessed(given, held_out, wanted, BEFORE, mode, seed, run, display, None)
-        own = replace(given, module=copy.deepcopy(given.module).requires_grad_(True).train())
-        lesson = _lesson(given, data, wanted, training, known, seed)
-        learner, chosen, cost = _prepared(own, lesson, wanted, known, training, craft_mode, seed, folder)
-        told = None if folder is None else _teller(folder, chosen, cost)
+        own = replace(given, module=copy.deepcopy(given.module).train())
+        learner, chosen, cost = _prepared(own, lesson, wanted, known, training, craft_mode, folder)
         trainer = Trainer(
             learner,
             chosen,
@@ -126,19 +135,20 @@ def harden(
             seed=seed,
             display=display,
             file=None if folder is None else folder.checkpoint,
-            told=told,
+            told=None if folder is None else _teller(folder, chosen, cost),
         )
         display.begin(f"training by {chosen.name}: {cost}", 1)
         display.end("begins")
         history = trainer.run()
         own.module.eval()
-        after = _assessed(own, held_out, wanted, AFTER, mode, seed, run, display, gate)
         shown = own.module if isinstance(model, nn.Module) else own
-        result = HardenResult(shown, history, chosen.name, cost, before, after)
-        if folder is not None and run is not None:
-            result.save(folder.weights)
+        result = HardenResult(shown, history, chosen.name, cost, before, None)
+        if folder is not None:
+            result.save(folder.weights)  # whatever becomes of the assessment
+        after = _assessed(own, held_out, wanted, AFTER, mode, seed, run, display, gate)
+        if run is not None:
             run.update(status="finished")
-        return result
+        return replace(result, after=after)
 
 
 def _trainable(model: Any) -> TorchModel:
@@ -151,8 +161,15 @@ def _trainable(model: Any) -> TorchModel:
             f"{type(loaded).__name__} has no network that could be trained",
             "give a torch module or a TorchModel",
         )
-    if not any(p.numel() for p in loaded.module.parameters()):
-        raise ModelError("the network has no weights", "give one that has")
+    if not any(p.numel() and p.requires_grad for p in loaded.module.parameters()):
+        raise ModelError(
+            "the network has no weights to train", "give one that has, and set their requires_grad"
+        )
+    odd = [name for name, held in loaded.module.state_dict().items() if not isinstance(held, Tensor)]
+    if odd:
+        raise ModelError(
+            f"{odd[0]!r} in the network's state is no tensor, and would be lost", "keep tensors only in it"
+        )
     return replace(loaded, module=copy.deepcopy(loaded.module).eval())
 
 
@@ -167,6 +184,8 @@ def _dataset(test: Dataset | tuple[Any, Any] | None) -> Dataset | None:
 
 
 def _usable(threat: Threat | Perturbation, model: TorchModel, recipe: Recipe | str) -> Threat:
+    if not isinstance(recipe, str) and (isinstance(recipe, type) or not isinstance(recipe, Recipe)):
+        raise ConfigError(f"{recipe!r} is no recipe", 'give one, or a name such as "trades"')
     wanted = usable_threat(threat, model, Access.LABELS)
     if not isinstance(wanted.goal, Untargeted):
         raise ThreatError(
@@ -180,15 +199,13 @@ def _usable(threat: Threat | Perturbation, model: TorchModel, recipe: Recipe | s
 def _lesson(
     model: TorchModel, data: Dataset, threat: Threat, training: Training, recipe: Recipe | str, seed: int
 ) -> Lesson:
-    first, _ = data.rows(torch.arange(min(2, len(data))))
-    classes = model.scores(first).shape[1]
+    model = replace(
+        model, access=Access.GRADIENTS
+    )  # who trains it sees all of it, whatever the attacker sees
     everyone = torch.arange(len(data))
-    labels = torch.cat([data.rows(part)[1] for part in chunks(everyone, 4096)])
-    if len(labels) and int(labels.max()) >= classes:
-        raise DataError(
-            f"there is a label {int(labels.max())}, the model has {classes} classes", "give a label it has"
-        )
-    share = min(training.validation, _HELD_BACK / len(data))
+    classes = first_answer(model.scores, data.rows(everyone[:2])[0]).shape[1]
+    check_dataset(data, model.box, classes)
+    share = min(training.validation, _HELD_BACK / len(data), 1 - 1 / len(data))  # one at least is trained on
     if share * len(data) < 1:
         return Lesson(data, everyone, classes, None)
     rows, held = split_rows(len(data), share, Rng(seed).fork("validation"))
@@ -201,6 +218,7 @@ def _validation(
 ) -> Validate:
     """Clean accuracy, and under a short attack, on the rows ``held`` back."""
     x, y = data.rows(held)
+    threat = replace(threat, access=Access.GRADIENTS, queries=None)
     held_back = MemoryDataset(x, y)
 
     def measure(network: nn.Module) -> tuple[float, float | None]:
@@ -214,6 +232,46 @@ def _validation(
     return measure
 
 
+def _about(
+    model: TorchModel,
+    data: Dataset,
+    threat: Threat,
+    recipe: Recipe | str,
+    training: Training,
+    craft_mode: CraftMode,
+    seed: int,
+) -> dict[str, Any]:
+    """What identifies the training; going on with it must mean the same."""
+    return {
+        "model": {**model.describe(), "network": str(model.module), "probabilities": model.probabilities},
+        "data": data.describe(),
+        "threat": threat.describe(),
+        "recipe": recipe if isinstance(recipe, str) else repr(recipe),
+        "training": training.describe(),
+        "craft_mode": craft_mode.value,
+        "seed": seed,
+        "versions": describe_environment().get("versions"),
+    }
+
+
+def refuse_overlap(train: Dataset, test: Dataset) -> None:
+    """Raise ``DataError`` where half of the inputs in ``test`` or more are in ``train``; single ones are common in
+    tables."""
+    asked = Counter(_digests(test))
+    met = sum(asked.pop(digest, 0) for digest in _digests(train))
+    if 2 * met >= len(test):
+        raise DataError(
+            f"{met} of the {len(test)} inputs to assess on are among those to learn from", "give others"
+        )
+
+
+def _digests(data: Dataset) -> Iterator[bytes]:
+    """Of the bytes of each input."""
+    for part in row_chunks(data):
+        for row in data.rows(part)[0].contiguous().flatten(1):
+            yield blake2b(row.view(torch.uint8).numpy().tobytes(), digest_size=16).digest()
+
+
 def _prepared(
     model: TorchModel,
     lesson: Lesson,
@@ -221,29 +279,24 @@ def _prepared(
     recipe: Recipe | str,
     training: Training,
     craft_mode: CraftMode,
-    seed: int,
     folder: TrainingFolder | None,
 ) -> tuple[Learner, Recipe, Cost]:
     """What trains, by what, at what price: measured, or as the folder remembers it."""
     x, y = (part.to(model.device) for part in lesson.data.rows(lesson.rows[: training.batch_size]))
-    about = {
-        "model": replace(model, module=model.module).describe(),
-        "data": lesson.data.describe(),
-        "threat": threat.describe(),
-        "recipe": recipe if isinstance(recipe, str) else repr(recipe),
-        "training": training.describe(),
-        "craft_mode": craft_mode.value,
-        "seed": seed,
-    }
-    known = None if folder is None else folder.begin(about)
+    known = None if folder is None else folder.remembered()
     plan = fastest_plan(model, x) if known is None else known.plan
     if craft_mode is CraftMode.TRAIN:
         plan = TwinPlan(copied=False)
     learner = Learner(model, threat.perturbation, craft_mode, plan)
+    chosen: Recipe
     if known is not None:
         chosen = known.chosen() if isinstance(recipe, str) else recipe
         return learner, chosen, known.cost
-    chosen = within_budget(learner, training, x, y, lesson.classes) if isinstance(recipe, str) else recipe
+    if isinstance(recipe, str):
+        small = len(lesson.data) * x[0].numel() <= _REMEMBERED
+        chosen = within_budget(learner, training, x, y, lesson.classes, remembers=small)
+    else:
+        chosen = recipe
     plain, own = measured_seconds(learner, [Plain(), chosen], training, x, y, lesson.classes)
     updates = math.ceil(len(lesson.rows) / training.batch_size) * training.epochs
     cost = Cost(plain, own, updates)
@@ -288,10 +341,13 @@ def _assessed(
     )
 
 
-def _header(threat: Threat, recipe: Recipe | str, seed: int) -> dict[str, Any]:
-    told = repr(recipe)
+def _header(about: dict[str, Any], threat: Threat, training: Training, mode: Mode | str) -> dict[str, Any]:
+    how = f"threat={threat!r}, recipe={about['recipe']}, training={training!r}, seed={about['seed']}"
+    if isinstance(about["recipe"], str) and about["recipe"] == DEFAULT:
+        how = how.replace(f"recipe={DEFAULT}", f"recipe={DEFAULT!r}")
+    where = f"craft_mode={about['craft_mode']!r}, test=test, mode={Mode.parse(mode).value!r}"
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "code": f"hp.harden(model, x, y, threat={threat!r}, recipe={told}, seed={seed})",
+        "code": f"hp.harden(model, x, y, {how}, {where})",
         "environment": describe_environment(),
     }

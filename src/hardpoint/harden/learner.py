@@ -81,6 +81,7 @@ class Learner:
         """The share of the budget that the attacker has at this point of the training."""
         self._shadow = Shadow(model, plan) if craft_mode is CraftMode.EVAL else None
         self._is_fresh = False
+        self._bound: tuple[Tensor, tuple[Perturbation, float], Region] | None = None
 
     @property
     def module(self) -> nn.Module:
@@ -134,6 +135,7 @@ def divergence(scores: Tensor, reference: Tensor) -> Tensor:
 def one_hot(y: Tensor, classes: int, smoothing: float = 0.0) -> Tensor:
     """``[b, K]``: one for the class ``y``, with the share ``smoothing`` spread over all.
 
+    >>> import torch
     >>> one_hot(torch.tensor([1]), 2, smoothing=0.2)
     tensor([[0.1000, 0.9000]])
     """

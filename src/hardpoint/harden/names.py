@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from hardpoint.core.errors import ConfigError
 from hardpoint.core.suggest import did_you_mean
-from hardpoint.harden.recipes import Awp, FgsmRs, Free, Mart, Mixed, NFgsm, Pgd, Plain, Recipe, Trades
+from hardpoint.harden.recipes import Atta, Awp, FgsmRs, Free, Mart, Mixed, NFgsm, Pgd, Plain, Recipe, Trades
 
 DEFAULT = "default"
 """Not a recipe but a choice: as many gradient steps as twice the price of ordinary training buys on this machine."""
@@ -16,6 +16,7 @@ NAMED: dict[str, Callable[[], Recipe]] = {
     "fgsm_rs": FgsmRs,
     "n_fgsm": NFgsm,
     "free": Free,
+    "atta": Atta,
     "pgd": Pgd,
     "trades": Trades,
     "mart": Mart,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
+from torch import nn
 
 from hardpoint.assess.result import Result
 from hardpoint.evidence.store import write_atomically
@@ -40,7 +41,7 @@ class HardenResult:
 
     def save(self, path: str | Path) -> Path:
         """Write the weights as safetensors; ``hardpoint.models.load_weights`` reads them."""
-        target, module = Path(path), getattr(self.model, "module", self.model)
+        target, module = Path(path), self.model if isinstance(self.model, nn.Module) else self.model.module
         tensors = {
             name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()
         }

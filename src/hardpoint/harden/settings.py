@@ -141,7 +141,10 @@ class Training:
             value = getattr(self, word)
             if not (isinstance(value, int | float) and 0 <= value < 1):
                 raise ConfigError(f"{word} is {value!r}", "give a number of 0 or more and below 1")
-        object.__setattr__(self, "augment", tuple(self.augment))
+        changes = self.augment
+        if not isinstance(changes, tuple | list) or not all(isinstance(c, Augmentation) for c in changes):
+            raise ConfigError(f"augment is {changes!r}", "give a tuple such as (Flip(), Crop(4))")
+        object.__setattr__(self, "augment", tuple(changes))
 
     def describe(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -7,23 +7,25 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from hardpoint.assess.progress import Progress
-from hardpoint.core.errors import ModelError
+from hardpoint.core.errors import ModelError, RunError
 from hardpoint.core.rng import Rng
-from hardpoint.core.rows import chunks
+from hardpoint.core.rows import all_finite, chunks
 from hardpoint.data import Dataset
 from hardpoint.engine.guard import full_precision, preserved_random_state
 from hardpoint.evidence.training import Epoch, best_epoch
+from hardpoint.harden.augment import with_draws
 from hardpoint.harden.averaging import Average
 from hardpoint.harden.checkpoint import Checkpoint, optimiser_tensors, restore_optimiser, under
 from hardpoint.harden.learner import Batch, Learner, one_hot
-from hardpoint.harden.recipes import Attacked, Pgd, Recipe, Replays, ShiftsWeights
+from hardpoint.harden.memory import Memory
+from hardpoint.harden.recipes import Attacked, Carries, Recipe, Replays, ShiftsWeights, longer
 from hardpoint.harden.settings import Optimiser, Pace, Precision, Training
 from hardpoint.harden.watch import Watch, agreement
 
@@ -32,6 +34,7 @@ Validate = Callable[[nn.Module], tuple[float, float | None]]
 _LOOK_EVERY = 4
 """Updates between two looks at the slope after the step: the gradient to the input costs a fifth of an update."""
 _SNAPSHOT = 24
+_SMALLER = "train with a smaller lr, or with clip=1.0"
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,9 @@ class Trainer:
         self.learner, self.recipe, self.lesson, self.training = learner, recipe, lesson, training
         self.seed, self.display, self.file, self.told = seed, display, file, told
         self.module = learner.module
+        self._shown = copy.deepcopy(
+            learner.module
+        ).eval()  # some networks cannot be copied once they have learned
         self.device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
         optimiser, pace = training.optimiser, training.pace
         assert isinstance(optimiser, Optimiser)
@@ -102,7 +108,10 @@ class Trainer:
         self.average = Average(self.module, training.average) if training.average else None
         self.history: tuple[Epoch, ...] = ()
         self.best: dict[str, Tensor] = {}
-        self.watch, self.searches = Watch(), 0
+        self.memory: Memory | None = None
+        if isinstance(recipe, Carries):
+            self.memory = Memory(len(lesson.data), lesson.data.shape, training.augment)
+        self.watch = Watch()
         self._safe: dict[str, Tensor] | None = None
         self.alarms = 0
 
@@ -115,7 +124,13 @@ class Trainer:
     def run(self) -> tuple[Epoch, ...]:
         """Train to the end, from the checkpoint where there is one; the network then has the best weights."""
         if self.file is not None and self.file.exists():
-            self._restore(Checkpoint.read(self.file))
+            try:
+                self._restore(Checkpoint.read(self.file))
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                what = f"{self.file} is no checkpoint of this training ({str(error).partition(chr(10))[0]})"
+                raise RunError(what, "train anew in an empty folder") from None
+            if self.told is not None:  # the checkpoint may be newer than what was told
+                self.told(self.history, self.epochs)
         while len(self.history) < self.epochs and not self._is_enough():
             self._epoch(len(self.history) + 1)
             if self.file is not None:
@@ -123,6 +138,7 @@ class Trainer:
             if self.told is not None:
                 self.told(self.history, self.epochs)
         self.module.load_state_dict(self.best)
+        self.optimiser.zero_grad(set_to_none=True)
         return self.history
 
     def _is_enough(self) -> bool:
@@ -132,32 +148,34 @@ class Trainer:
     def _epoch(self, number: int) -> None:
         began, sums = time.monotonic(), _Sums()
         rng = Rng(self.seed).fork("epoch").fork(number)
-        source = torch.Generator().manual_seed(rng.stream % 2**63)
+        source = torch.Generator().manual_seed(_drawn_seed(rng.fork("order")))
         order = self.lesson.rows[torch.randperm(len(self.lesson.rows), generator=source)]
         batches = chunks(order, self.training.batch_size)
-        if len(batches) > 1 and len(batches[-1]) < 2:  # batch norms cannot learn from one input
+        if len(batches) > 1 and len(batches[-1]) == 1 < len(batches[0]):  # batch norms cannot learn from one
             batches.pop()
         self.display.begin(f"epoch {number} of {self.epochs}", sum(len(rows) for rows in batches))
         offset: Tensor | None = None
         self.module.train()
-        with full_precision(), preserved_random_state(seed=rng.stream % 2**63):
+        with full_precision(), preserved_random_state(seed=_drawn_seed(rng)):
             for turn, rows in enumerate(batches):
-                done = (number - 1 + turn / len(batches)) / self.epochs
-                lr = self.training.lr * self.pace.at(done + 1e-9)
+                done = (number - 1 + (turn + 0.5) / len(batches)) / self.epochs
+                lr = self.training.lr * self.pace.at(done)
                 for group in self.optimiser.param_groups:
                     group["lr"] = lr
                 ramp = self.training.ramp
                 self.learner.strength = 1.0 if done >= ramp else max(0.01, done / ramp)
-                offset = self._batch(rows, rng.fork(turn), offset, sums)
+                offset = self._batch(rows, rng.fork(turn), offset, sums, number)
                 self.display.advance(len(rows))
-        self._close(number, sums, lr, began)
+            self._close(number, sums, lr, began)
 
-    def _batch(self, rows: Tensor, rng: Rng, offset: Tensor | None, sums: _Sums) -> Tensor | None:
+    def _batch(
+        self, rows: Tensor, rng: Rng, offset: Tensor | None, sums: _Sums, number: int
+    ) -> Tensor | None:
         """All updates from one batch."""
         x, y = (part.to(self.device) for part in self.lesson.data.rows(rows))
         targets = one_hot(y, self.lesson.classes, self.training.label_smoothing)
-        for change in self.training.augment:
-            x, targets = change(x, targets, rng, rows.to(self.device))
+        for change, draws in with_draws(self.training.augment, rng):
+            x, targets = change(x, targets, draws, rows.to(self.device))
         if self.training.augment:
             x = self.learner.model.box.clamp(x)
         replays = self.recipe.replays if isinstance(self.recipe, Replays) else 1
@@ -167,12 +185,24 @@ class Trainer:
             part = Batch(
                 x, y, targets.to(x.dtype), rows.to(self.device), rng.fork(f"update {replay}"), offset
             )
-            offset = self._update(part, sums)
+            if self.memory is not None:
+                part = self._remembered(part, rng, number)
+            offset = self._update(part, sums, rng)
         return offset
 
-    def _update(self, batch: Batch, sums: _Sums) -> Tensor | None:
+    def _remembered(self, batch: Batch, rng: Rng, number: int) -> Batch:
+        """The batch with the examples of the last epoch."""
+        recipe, memory = self.recipe, self.memory
+        assert memory is not None
+        if not isinstance(recipe, Carries) or (number - 1) % (recipe.renew or self.epochs) == 0:
+            return replace(batch, offset=None)
+        return replace(batch, offset=memory.take(batch.index, self.learner.region(batch), rng))
+
+    def _update(self, batch: Batch, sums: _Sums, rng: Rng) -> Tensor | None:
         recipe = self.recipe
         attacked = recipe.attacked(self.learner, batch)
+        if self.memory is not None:
+            self.memory.keep(batch.index, attacked.x, self.learner.region(batch), rng)
         if isinstance(recipe, Replays) or (attacked.slope is not None and sums.updates % _LOOK_EVERY == 0):
             attacked = Attacked(attacked.x.detach().requires_grad_(True), attacked.slope)
         around: AbstractContextManager[None] = nullcontext()
@@ -187,7 +217,7 @@ class Trainer:
             if not math.isfinite(value):
                 raise ModelError(
                     f"the loss is {value} after {sums.updates} updates of the epoch",
-                    "train with a smaller lr, or with clip=1.0",
+                    _SMALLER,
                 )
             loss.backward()  # type: ignore[no-untyped-call]
         slope = attacked.x.grad
@@ -201,7 +231,7 @@ class Trainer:
         sums.right += int((taught.scores.argmax(1) == batch.y).sum())
         sums.inputs += len(batch)
         sums.updates += 1
-        if attacked.slope is not None and slope is not None:
+        if attacked.slope is not None and slope is not None and self.learner.strength == 1:
             self._look(attacked.slope, slope, sums)
         if isinstance(recipe, Replays) and slope is not None:
             return recipe.moved(self.learner, batch, attacked, slope)
@@ -213,12 +243,11 @@ class Trainer:
         sums.agreement.append(value)
         if self.watch.saw(value):
             self.alarms += 1
-            self.searches = max(2, 2 * self.searches)
-            self.recipe = Pgd(steps=self.searches)
+            self.recipe = longer(self.recipe)
             if self._safe is not None:
                 self._load_weights(self._safe)
             self.watch.begin_again()
-        elif self.watch.is_sound and sums.updates % _SNAPSHOT == 0:
+        elif self.watch.is_sound and (sums.updates - 1) % _SNAPSHOT == 0:  # this update is counted already
             self._safe = {name: tensor.clone() for name, tensor in self._weights().items()}
 
     def _autocast(self) -> AbstractContextManager[object]:
@@ -237,11 +266,12 @@ class Trainer:
     def _close(self, number: int, sums: _Sums, lr: float, began: float) -> None:
         """Measure what the epoch came to."""
         state = self.average.state if self.average is not None else self.module.state_dict()
+        if not all(all_finite(held) for held in state.values() if held.is_floating_point()):
+            raise ModelError("the weights are not finite any more", _SMALLER)
         clean = robust = None
         if self.lesson.validate is not None:
-            shown = copy.deepcopy(self.module)
-            shown.load_state_dict(state)
-            clean, robust = self.lesson.validate(shown.eval())
+            self._shown.load_state_dict(state)
+            clean, robust = self.lesson.validate(self._shown)
         epoch = Epoch(
             number=number,
             recipe=self.recipe.name,
@@ -282,19 +312,28 @@ class Trainer:
             "history": [epoch.to_json() for epoch in self.history],
             "updates": 0 if self.average is None else self.average.updates,
             "watch": asdict(self.watch),
-            "searches": self.searches,
             "alarms": self.alarms,
         }
         safe = {} if self._safe is None else under("safe", self._safe)
-        return Checkpoint({**self._weights(), **under("best", self.best), **safe}, facts)
+        kept = {} if self.memory is None else {"memory/offsets": self.memory.offsets}
+        return Checkpoint({**self._weights(), **under("best", self.best), **safe, **kept}, facts)
 
     def _restore(self, known: Checkpoint) -> None:
         if self.average is not None:
             self.average.updates = int(known.facts["updates"])
-        self._load_weights({k: v for k, v in known.tensors.items() if not k.startswith(("best/", "safe/"))})
+        self._load_weights(
+            {k: v for k, v in known.tensors.items() if not k.startswith(("best/", "safe/", "memory/"))}
+        )
         self.best, self._safe = known.part("best"), known.part("safe") or None
         self.history = tuple(Epoch.from_json(epoch) for epoch in known.facts["history"])
         self.watch = Watch(**known.facts["watch"])
-        self.searches, self.alarms = int(known.facts["searches"]), int(known.facts["alarms"])
-        if self.searches:
-            self.recipe = Pgd(steps=self.searches)
+        self.alarms = int(known.facts["alarms"])
+        for _ in range(self.alarms):
+            self.recipe = longer(self.recipe)
+        if self.memory is not None:
+            self.memory.offsets.copy_(known.tensors["memory/offsets"])
+
+
+def _drawn_seed(rng: Rng) -> int:
+    """A seed for torch's generators; what ``fork`` makes of a name is the same under every seed."""
+    return int(rng.integers(torch.zeros(1, dtype=torch.int64), 2**53))

@@ -35,7 +35,7 @@ class Watch:
     Attributes:
         least: the share of the usual height below which it raises the alarm.
         level: the moving average, NaN before the first update.
-        usual: a slow moving average of it.
+        usual: the highest that it has been.
         seen: updates since it began.
     """
 
@@ -51,10 +51,8 @@ class Watch:
         if self.seen <= _SETTLED:
             self.usual = self.level
             return False
-        fallen = self.level < self.least * self.usual
-        if not fallen:  # what has fallen must not become usual
-            self.usual = 0.99 * self.usual + 0.01 * self.level
-        return fallen
+        self.usual = max(self.usual, self.level)
+        return self.level < self.least * self.usual
 
     @property
     def is_sound(self) -> bool:

@@ -30,7 +30,8 @@ from hardpoint.threats import L0, L1, L2, Linf, Perturbation
 @dataclass(frozen=True)
 class Balls:
     """Orders, lengths and limits come from the experiment in docs/cascade.md; attacks and budgets of ``standard`` are
-    AutoAttack's (Croce and Hein, ICML 2020). In L0, which FAB does not know, sigma-zero stands for it."""
+    AutoAttack's (Croce and Hein, ICML 2020), and then what ``fast`` ends with, lest the dearer mode find less. In L0,
+    which FAB does not know, sigma-zero stands for it."""
 
     perturbation: Perturbation
     targets: int
@@ -60,6 +61,7 @@ class Balls:
             *(Stage(attack, left=0.75) for attack in others),
             *(Stage(attack, left=0.5) for attack in self._nearest()),
             Stage(Square(queries=5000, rescale=False), left=0.5, rugged=True),
+            Stage(Memetic(), left=0.1, sampled=False, rugged=True),
         )
 
     def extra(self) -> tuple[Attack, ...]:

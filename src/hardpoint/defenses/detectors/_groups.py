@@ -3,162 +3,132 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from math import isqrt
-from typing import Any, NamedTuple
+from math import isfinite
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hardpoint.core.rng import Rng
 from hardpoint.core.rows import chunks
 
 WORTHWHILE = 4096  # rows; fewer are compared at once
-_ROUNDS = 5
+_GROUP = 64  # rows
+_DIRECTIONS = 20  # that a sketch keeps
+_BOXED = 8  # of them, those in which the bank varies most
+_FIRST = 8  # groups, for an upper bound
 _ROWS = 4096
-_DIRECTIONS = 15  # that a sketch keeps
 _SLACK = 1e-5  # of squared lengths, for rounding
-_FEW = 0.125  # of the bank: more rows than that are sketched at once, not group by group
-_MOST = 0.25  # of the bank: where more than that may be near, products with all of it are faster
+_MOST = 0.125  # of the bank: where more than that may be near, products with all of it are faster
 
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Rows around centres, each with a sketch, on the CPU. They decide how long a search takes, never what it finds.
+    """Rows in boxes, each with a sketch, on the CPU. They decide how long a search takes, never what it finds.
 
-    The k-th distance among the rows of the nearest groups is an upper bound. A group whose centre is farther than that
-    and its radius holds no nearer row (triangle inequality). Of the others, each row's distance is at least that of the
-    sketches: the coordinates in the few directions in which the bank varies most, and the length of the rest. Only rows
-    that may be nearer than the bound are looked at in full. Memory: some twenty numbers per row.
+    Sketches are coordinates along the directions in which the bank varies most: their distance is a lower bound. A box
+    holds the sketches of a group, made by halving the bank along its widest direction again and again (Bentley,
+    "Multidimensional binary search trees", CACM 1975). The best sketches in the nearest boxes give an upper bound; only
+    sketches in boxes that are not beyond it are compared, and only rows whose sketches are not beyond it are looked at.
+    Memory: some twenty numbers per row. In numpy, whose calls cost a fifth of torch's where they do so little.
 
     Attributes:
-        centres: ``[C, d]``.
-        radii: ``[C]``, the largest distance of a group's row to its centre.
-        sizes: int64 ``[C]``.
-        order: int64 ``[N]``, rows of the bank, group after group.
-        mean, basis: ``[d]`` and ``[d, p]``, what sketches are taken with.
-        sketches: ``[p + 1, N]``, of the rows in ``order``.
-        squares: ``[N]``, their squared lengths, less what rounding may add.
+        rows: ``[N, d]``, the bank, shared with it.
+        members: int64 ``[C, m]``, which rows are in a group; a shorter one repeats one of its rows.
+        sketches: ``[C, p + 1, m]``, of the members: minus twice the coordinates, and their squared length, infinite for
+            a repetition.
+        low, high: ``[_BOXED, C]``, corners of the boxes.
+        basis: ``[d, p + 1]``, the directions, and a column of zeros.
+        reach: the largest squared length of a sketch.
     """
 
-    centres: Tensor
-    radii: Tensor
-    sizes: Tensor
-    order: Tensor
-    mean: Tensor
-    basis: Tensor
-    sketches: Tensor
-    squares: Tensor
+    rows: NDArray[Any]
+    members: NDArray[np.int64]
+    sketches: NDArray[Any]
+    low: NDArray[Any]
+    high: NDArray[Any]
+    basis: NDArray[Any]
+    reach: float
 
     @classmethod
     def of(cls, bank: Tensor) -> Groups:
-        """About ``sqrt(N)`` groups of the rows of ``bank`` ``[N, d]``, by a few rounds of k-means (Lloyd 1982), and
-        sketches along its principal directions."""
-        count = isqrt(len(bank))
-        draws = Rng(0).fork("groups").uniform(torch.arange(len(bank)), dtype=torch.float64)
-        centres = bank[draws.argsort()[:count].to(bank.device)]
-        for _ in range(_ROUNDS):
-            member = _nearest_centre(bank, centres)
-            sums = torch.zeros_like(centres).index_add_(0, member, bank)
-            sizes = torch.bincount(member, minlength=count)
-            centres = torch.where(sizes.unsqueeze(1) > 0, sums / sizes.clamp_min(1).unsqueeze(1), centres)
-        member = _nearest_centre(bank, centres)
-        sizes = torch.bincount(member, minlength=count)
-        pairs = zip(chunks(bank, _ROWS), chunks(member, _ROWS), strict=True)
-        apart = torch.cat([torch.linalg.vector_norm(part - centres[of], dim=1) for part, of in pairs])
-        order = member.argsort(stable=True)
-        radii = bank.new_zeros(count).scatter_reduce_(0, member, apart, "amax")
+        """Those of the rows of ``bank`` ``[N, d]``."""
         mean = bank.mean(0)
         spread = sum((_centred_products(part, mean) for part in chunks(bank, _ROWS)), bank.new_zeros(()))
-        basis = torch.linalg.eigh(spread).eigenvectors[:, -_DIRECTIONS:].to(bank)
-        sketches = torch.cat(
-            [_sketch(bank[part], mean, basis) for part in chunks(order, _ROWS)]
-        ).T.contiguous()
-        squares = (1.0 - _SLACK) * sketches.square().sum(0)
-        return cls(centres, radii, sizes, order, mean, basis, sketches, squares)
+        basis = torch.linalg.eigh(spread).eigenvectors.flip(1)[:, :_DIRECTIONS]
+        sketches = torch.cat([(part.double() @ basis).to(bank) for part in chunks(bank, _ROWS)])
+        parts = _halved(sketches, torch.arange(len(bank)), max(1, len(bank) // _GROUP))
+        most = max(map(len, parts))
+        members = torch.stack([torch.cat([part, part[:1].expand(most - len(part))]) for part in parts])
+        squares = sketches.square().sum(1)
+        held = torch.cat([-2.0 * sketches, squares.unsqueeze(1)], 1)[members]
+        for group, part in zip(held, parts, strict=True):
+            group[len(part) :, -1] = torch.inf
+        boxed = sketches[:, :_BOXED][members]
+        return cls(
+            bank.numpy(),
+            members.numpy(),
+            held.transpose(1, 2).contiguous().numpy(),
+            boxed.amin(1).T.contiguous().numpy(),
+            boxed.amax(1).T.contiguous().numpy(),
+            torch.cat([basis, basis.new_zeros(len(basis), 1)], 1).to(bank).contiguous().numpy(),
+            float(squares.max()),
+        )
 
-    @cached_property
-    def _held(self) -> _Held:
-        ends = self.sizes.cumsum(0).tolist()
-        places = [slice(end - size, end) for end, size in zip(ends, self.sizes.tolist(), strict=True)]
-        numbers = (self.centres, self.radii, self.order, self.mean, self.basis, self.sketches, self.squares)
-        centres, radii, order, mean, basis, sketches, squares = (part.numpy() for part in numbers)
-        return _Held(centres, radii, order, mean, basis, sketches, squares, self.sizes.numpy(), places)
+    @property
+    def order(self) -> Tensor:
+        """int64 ``[N]``: the rows of the bank, group after group."""
+        return torch.from_numpy(self.members[self.sketches[:, -1] < np.inf])
 
-    def nearest(self, row: Tensor, bank: Tensor, k: int) -> Tensor | None:
-        """int64 ``[k]``: the rows of ``bank`` nearest to ``row`` ``[d]``, nearest first; None where all of the bank had
-        better be looked at. In numpy, whose calls cost a fifth of torch's where they do so little."""
-        held, one, rows = self._held, row.detach().numpy(), bank.detach().numpy()
-        to_centres = np.sqrt(_squared(held.centres - one))
-        first: list[slice] = []
-        for group in np.argsort(to_centres).tolist():
-            first.append(held.places[group])
-            if sum(place.stop - place.start for place in first) >= k:
-                break
-        near = np.concatenate([held.order[place] for place in first])
-        kth = float(np.partition(_squared(rows[near] - one), k - 1)[k - 1])
-        if not np.isfinite(kth):
+    def kth(self, row: NDArray[Any], k: int) -> tuple[int, float] | None:
+        """Which row is the ``k``-th nearest to ``row`` ``[d]``, and its distance; None where all of the bank had better
+        be looked at."""
+        sketch = row @ self.basis
+        own = sketch[: len(self.low), None]
+        beyond = np.maximum(own, self.low)
+        np.minimum(beyond, self.high, out=beyond)
+        beyond -= own
+        beyond *= beyond
+        to_boxes = beyond.sum(0)
+        length = float(sketch @ sketch)
+        sketch[-1] = 1.0
+        slack = _SLACK * (length + self.reach)
+        groups, most = self.members.shape
+        count = min(groups, max(_FIRST, 4 * k // max(1, most - 1) + 1))
+        first = to_boxes.argpartition(count - 1)[:count]
+        best = (sketch @ self.sketches.take(first, 0)).ravel().argpartition(k - 1)[:k]
+        bound = float(self._squares(self.members.take(first, 0).ravel().take(best), row).max()) + slack
+        if not isfinite(bound):
             return None
-        order, sketches, squares = held.order, held.sketches, held.squares
-        hit = to_centres <= (held.radii + kth**0.5) * (1.0 + _SLACK)
-        if int(held.sizes[hit].sum()) <= _FEW * len(rows):
-            places = [held.places[group] for group in np.flatnonzero(hit).tolist()]
-            order, squares = (np.concatenate([part[place] for place in places]) for part in (order, squares))
-            sketches = np.concatenate([sketches[:, place] for place in places], 1)
-        own = _sketch_of(one, held.mean, held.basis)
-        length = float(own @ own)
-        bounds = (-2.0 * own) @ sketches
-        bounds += squares
-        may_be = order[np.flatnonzero(bounds <= kth + _SLACK * (1.0 + length) - length)]
-        if not k <= len(may_be) <= max(k, _MOST * len(rows)):
+        hit = (to_boxes <= bound).nonzero()[0]
+        near = (sketch @ self.sketches.take(hit, 0) <= bound + slack - length).ravel().nonzero()[0]
+        if not k <= len(near) <= max(k, _MOST * len(self.rows)):
             return None
-        apart = _squared(rows[may_be] - one)
-        found = np.argpartition(apart, k - 1)[:k] if k < len(apart) else np.arange(len(apart))
-        return torch.from_numpy(may_be[found[np.argsort(apart[found])]])
+        candidates = self.members.take(hit, 0).ravel().take(near)
+        squares = self._squares(candidates, row)
+        found = squares.argpartition(k - 1)[k - 1]
+        return int(candidates[found]), float(squares[found]) ** 0.5
+
+    def _squares(self, which: NDArray[np.int64], row: NDArray[Any]) -> NDArray[Any]:
+        apart = self.rows.take(which, 0)
+        apart -= row
+        apart *= apart
+        squares: NDArray[Any] = apart.sum(1)
+        return squares
 
 
-class _Held(NamedTuple):
-    """The same as arrays, and where each group's rows are."""
-
-    centres: NDArray[Any]
-    radii: NDArray[Any]
-    order: NDArray[Any]
-    mean: NDArray[Any]
-    basis: NDArray[Any]
-    sketches: NDArray[Any]
-    squares: NDArray[Any]
-    sizes: NDArray[Any]
-    places: list[slice]
-
-
-def _squared(rows: NDArray[Any]) -> NDArray[Any]:
-    lengths: NDArray[Any] = np.einsum("ij,ij->i", rows, rows)
-    return lengths
-
-
-def _sketch_of(row: NDArray[Any], mean: NDArray[Any], basis: NDArray[Any]) -> NDArray[Any]:
-    """``[p + 1]``, as ``_sketch`` makes it of rows."""
-    centred = row - mean
-    within = centred @ basis
-    rest = centred - basis @ within
-    return np.append(within, np.sqrt(rest @ rest))
-
-
-def _nearest_centre(bank: Tensor, centres: Tensor) -> Tensor:
-    half = 0.5 * centres.square().sum(1)
-    return torch.cat([(part @ centres.T - half).argmax(1) for part in chunks(bank, _ROWS)])
+def _halved(sketches: Tensor, rows: Tensor, count: int) -> list[Tensor]:
+    """``rows`` in ``count`` parts whose sizes differ by at most one."""
+    if count == 1:
+        return [rows]
+    own = sketches[rows]
+    rows = rows[own[:, int(own.var(0).argmax())].argsort(stable=True)]
+    left = count // 2
+    cut = len(rows) * left // count
+    return _halved(sketches, rows[:cut], left) + _halved(sketches, rows[cut:], count - left)
 
 
 def _centred_products(rows: Tensor, mean: Tensor) -> Tensor:
     centred = (rows - mean).double()
     return centred.T @ centred
-
-
-def _sketch(rows: Tensor, mean: Tensor, basis: Tensor) -> Tensor:
-    """``[n, p + 1]``: coordinates along ``basis``, and the length of what they leave."""
-    centred = rows - mean
-    within = centred @ basis
-    rest: Tensor = torch.linalg.vector_norm(centred - within @ basis.T, dim=1, keepdim=True)
-    return torch.cat([within, rest], 1)

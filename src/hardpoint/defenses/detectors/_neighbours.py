@@ -6,11 +6,9 @@ import torch
 from torch import Tensor
 
 from hardpoint.core.rows import chunks
-from hardpoint.defenses.detectors._groups import Groups
 
 BANK_ROWS = 4096  # compared at a time
 ROWS = 256  # looked for at a time
-FEW = 8  # asked one by one
 SPARE = 8  # candidates beyond those asked for, in case rounding swaps some
 
 
@@ -21,24 +19,9 @@ def normalised(features: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def nearest(rows: Tensor, bank: Tensor, k: int, groups: Groups | None = None) -> Tensor:
-    """int64 ``[n, k]``: which rows of ``bank`` are nearest to each row, nearest first.
-
-    ``groups``, those of the bank, spare most of the work for a few rows that lie where the bank's do; many rows share
-    the work of a product with the whole bank.
-    """
-    if groups is None or len(rows) > FEW:
-        return torch.cat([_nearest(part, bank, k) for part in chunks(rows, ROWS)] or [_none(rows, k)])
-    found, left = _none(rows, k), []
-    for place, row in enumerate(rows):
-        which = groups.nearest(row, bank, k)
-        if which is None:
-            left.append(place)
-        else:
-            found[place] = which
-    if left:
-        found[left] = nearest(rows[left], bank, k)
-    return found
+def nearest(rows: Tensor, bank: Tensor, k: int) -> Tensor:
+    """int64 ``[n, k]``: which rows of ``bank`` are nearest to each row, nearest first."""
+    return torch.cat([_nearest(part, bank, k) for part in chunks(rows, ROWS)] or [_none(rows, k)])
 
 
 def _nearest(rows: Tensor, bank: Tensor, k: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hardpoint.defenses.detectors._parts import positive
+from hardpoint.defenses.one import One
 from hardpoint.defenses.seen import Seen
 
 
@@ -29,6 +31,12 @@ class Energy:
 
     def score(self, seen: Seen) -> Tensor:
         return -self.temperature * torch.logsumexp(seen.logits / self.temperature, dim=1)
+
+    def score_one(self, one: One) -> float:
+        logits: list[float] = one.logits.tolist()
+        top = max(logits)
+        total = sum(math.exp((logit - top) / self.temperature) for logit in logits)
+        return -top - self.temperature * math.log(total)
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "energy", "temperature": self.temperature}

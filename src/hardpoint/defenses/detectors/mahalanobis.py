@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hardpoint.core.errors import DataError
@@ -17,6 +18,7 @@ from hardpoint.defenses.detectors._parts import (
     fit_features,
     present_classes,
 )
+from hardpoint.defenses.one import One
 from hardpoint.defenses.seen import Seen
 
 
@@ -76,18 +78,36 @@ class Mahalanobis:
     def layers(self) -> tuple[str, ...]:
         return (self.layer,)
 
-    @cached_property
-    def _white_means(self) -> Tensor:
-        return _whiten(self.factor, self.means)
-
     def score(self, seen: Seen) -> Tensor:
         features = features_of(seen, self.layer)
-        factor, means = self.factor.to(features), self._white_means.to(features)
-        nearest = distances(_whiten(factor, features), means).square().amin(1)
+        inverse, means, whole = (part.to(features) for part in self._white)
+        nearest = distances(features @ inverse.T, means).square().amin(1)
         if self.overall is None:
             return nearest
-        mean, whole = (part.to(features) for part in self.overall)
-        return nearest - _whiten(whole, features - mean).square().sum(1)
+        return nearest - ((features - self.overall[0].to(features)) @ whole.T).square().sum(1)
+
+    def score_one(self, one: One) -> float:
+        row = one.features[self.layer]
+        inverse, means, whole, mean = self._arrays
+        apart = means - inverse @ row
+        nearest = float((apart * apart).sum(1).min())
+        if self.overall is None:
+            return nearest
+        apart = whole @ (row - mean)
+        return nearest - float(apart @ apart)
+
+    @cached_property
+    def _white(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The factor's inverse, the means behind it, and the inverse of the factor of all: products with them round no
+        worse than solving, and take less time."""
+        inverse, means = _inverse(self.factor), self.means
+        whole = inverse if self.overall is None else _inverse(self.overall[1])
+        return inverse.to(means), (means.double() @ inverse.T).to(means), whole.to(means)
+
+    @cached_property
+    def _arrays(self) -> tuple[NDArray[Any], ...]:
+        mean = self.means[0] if self.overall is None else self.overall[0]
+        return tuple(part.cpu().numpy() for part in (*self._white, mean))
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -100,9 +120,11 @@ class Mahalanobis:
         }
 
 
-def _whiten(factor: Tensor, rows: Tensor) -> Tensor:
-    whitened: Tensor = torch.linalg.solve_triangular(factor, rows.T, upper=False).T
-    return whitened
+def _inverse(factor: Tensor) -> Tensor:
+    """float64, of a lower triangle."""
+    whole = torch.eye(len(factor), dtype=torch.float64, device=factor.device)
+    inverse: Tensor = torch.linalg.solve_triangular(factor.double(), whole, upper=False)
+    return inverse
 
 
 def ledoit_wolf(centred: Tensor) -> tuple[Tensor, float]:

@@ -12,7 +12,10 @@ from torch import Tensor
 from hardpoint.defenses.detectors._groups import WORTHWHILE, Groups
 from hardpoint.defenses.detectors._neighbours import distances_to, nearest, normalised
 from hardpoint.defenses.detectors._parts import checked_labels, enough, features_of, fit_features
+from hardpoint.defenses.one import One
 from hardpoint.defenses.seen import Seen
+
+FEW = 8  # rows, looked for one by one
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +51,7 @@ class NearestNeighbours:
         """
         checked_labels(seen, y)
         bank = normalised(fit_features(seen, [layer])).to(features_of(seen, layer).dtype)
-        if (
-            len(bank) >= WORTHWHILE
-        ):  # near ones stand together in memory, which is much of what a search costs
+        if len(bank) >= WORTHWHILE:  # near ones then stand together in memory, where they are faster to reach
             bank = bank[Groups.of(bank).order]
         return cls(layer, bank, k)
 
@@ -65,21 +66,33 @@ class NearestNeighbours:
     def score(self, seen: Seen) -> Tensor:
         rows = normalised(features_of(seen, self.layer))
         bank = self.bank.to(rows)
-        k = self.k + self.exclude_self
-        kth = nearest(rows, bank, k, self._groups if self._can_group(rows) else None)[:, -1:]
-        return distances_to(rows, bank, kth)[:, 0]
+        return distances_to(rows, bank, self._kth(rows, bank))[:, 0]
 
-    def _can_group(self, rows: Tensor) -> bool:
-        return (
-            len(self.bank) >= WORTHWHILE
-            and rows.device == self.bank.device == torch.device("cpu")
-            and (rows.dtype == self.bank.dtype in (torch.float32, torch.float64))
-        )
+    def score_one(self, one: One) -> float | None:
+        row = one.features[self.layer]
+        groups, length = self._groups, float(row @ row) ** 0.5
+        if groups is None or row.dtype != groups.rows.dtype or not 1e-15 < length < 1e15:
+            return None
+        found = groups.kth(row / length, self._k)
+        return None if found is None else found[1]
+
+    def _kth(self, rows: Tensor, bank: Tensor) -> Tensor:
+        """int64 ``[n, 1]``: which row of the bank is the k-th nearest to each."""
+        if len(rows) <= FEW and rows.device.type == "cpu" and rows.dtype == self.bank.dtype and self._groups:
+            found = [self._groups.kth(row, self._k) for row in rows.detach().numpy()]
+            if all(found):
+                return torch.tensor([[one[0]] for one in found if one])
+        return nearest(rows, bank, self._k)[:, -1:]
+
+    @property
+    def _k(self) -> int:
+        return self.k + self.exclude_self
 
     @cached_property
-    def _groups(self) -> Groups:
-        """Found at the first question of few rows."""
-        return Groups.of(self.bank)
+    def _groups(self) -> Groups | None:
+        """Found at the first question of few rows; None where there is nothing to gain or numpy cannot look."""
+        can = self.bank.device.type == "cpu" and self.bank.dtype in (torch.float32, torch.float64)
+        return Groups.of(self.bank) if can and len(self.bank) >= WORTHWHILE else None
 
     def describe(self) -> dict[str, Any]:
         return {

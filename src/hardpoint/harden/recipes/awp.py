@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from hardpoint.engine.shadow import resting_norms
 from hardpoint.harden.learner import Batch, Learner
 from hardpoint.harden.recipes._checks import positive
-from hardpoint.harden.recipes.recipe import Attacked, Recipe, Taught
+from hardpoint.harden.recipes.recipe import Attacked, Recipe, Taught, alone
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,7 @@ class Awp:
 
     def __post_init__(self) -> None:
         positive(self.gamma, "gamma")
+        alone(self.inner, "Awp")
 
     @property
     def name(self) -> str:
@@ -56,15 +56,14 @@ class Awp:
             None if g is None else self.gamma * g * (w.detach().norm() / g.norm().clamp_min(1e-12))
             for w, g in zip(weights, gradients, strict=True)
         ]
-        _moved(weights, moves, 1.0)
+        kept = [w.detach().clone() for w in weights]  # taking a move back would round
         try:
+            with torch.no_grad():
+                for weight, move in zip(weights, moves, strict=True):
+                    if move is not None:
+                        weight.add_(move)
             yield
         finally:
-            _moved(weights, moves, -1.0)
-
-
-@torch.no_grad()
-def _moved(weights: list[torch.nn.Parameter], moves: list[Tensor | None], sign: float) -> None:
-    for weight, move in zip(weights, moves, strict=True):
-        if move is not None:
-            weight.add_(move, alpha=sign)
+            with torch.no_grad():
+                for weight, was in zip(weights, kept, strict=True):
+                    weight.copy_(was)

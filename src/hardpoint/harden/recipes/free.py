@@ -49,4 +49,5 @@ class Free:
     def moved(self, learner: Learner, batch: Batch, attacked: Attacked, slope: Tensor) -> Tensor:
         region = learner.region(batch)
         step = per_row(region.reach, slope).to(slope.dtype)
-        return region.project(torch.addcmul(attacked.x, region.ascent(slope, attacked.x), step)) - batch.x
+        x = attacked.x.detach()
+        return region.project(torch.addcmul(x, region.ascent(slope, x), step)) - batch.x

@@ -10,7 +10,7 @@ from hardpoint.core.errors import ConfigError
 from hardpoint.harden.learner import Batch, Learner, soft_cross_entropy
 from hardpoint.harden.recipes._checks import positive, share
 from hardpoint.harden.recipes.pgd import Pgd
-from hardpoint.harden.recipes.recipe import Attacked, Recipe, Taught
+from hardpoint.harden.recipes.recipe import Attacked, Recipe, Taught, alone
 from hardpoint.harden.recipes.single_step import cross_entropy_on
 from hardpoint.threats.perturbation import Perturbation
 
@@ -49,6 +49,7 @@ class Mixed:
 
     def __post_init__(self) -> None:
         share(self.clean, "clean")
+        alone(self.inner, "Mixed")
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from hardpoint.core.errors import ConfigError
 from hardpoint.harden.learner import Batch, Learner
 
 
@@ -82,3 +83,21 @@ class Replays(Protocol):
     def moved(self, learner: Learner, batch: Batch, attacked: Attacked, slope: Tensor) -> Tensor:
         """Where the next update begins, as an offset from the inputs, given the gradient at the examples."""
         ...
+
+
+@runtime_checkable
+class Carries(Protocol):
+    """A recipe that goes on, in each epoch, from the examples that the last one ended with."""
+
+    @property
+    def renew(self) -> int | None:
+        """Epochs after which they begin anew; None for never."""
+        ...
+
+
+def alone(inner: Recipe, name: str) -> None:
+    """Raise ``ConfigError`` for a recipe that cannot be inside ``name``, which would leave out what it does besides."""
+    if isinstance(inner, ShiftsWeights | Replays | Carries):
+        raise ConfigError(
+            f"{name} around {inner.name} would leave out a part of it", "put any other recipe inside"
+        )
