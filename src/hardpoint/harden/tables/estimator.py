@@ -40,6 +40,7 @@ def harden_estimator(
     rounds: int = 6,
     asks: int = 30,
     weight: float = 1.0,
+    evading: int | None = None,
     attack: Attack | None = None,
     attacked: int = 300,
     most_lost: float = 0.015,
@@ -54,7 +55,7 @@ def harden_estimator(
 
     Each round searches, around every training row, the allowed row that the last fit answers worst
     (``worst_rows``), adds it with the right label to those of the rounds before, and fits anew: all rounds' examples
-    together weigh as much as ``weight`` times the clean rows. Every example has passed the checker of constraints.
+    together weigh ``weight`` times as much as the clean rows, and no class more than before. Every example has passed the checker of constraints.
     The kept fit is the most robust on rows held back, under attacks that know it, of those that lose at most
     ``most_lost`` of clean accuracy; that may be the first, without examples.
 
@@ -70,6 +71,8 @@ def harden_estimator(
         rounds: fits after the first; 0 leaves the estimator as it is, which with a ``gate`` is a defence too.
         asks: questions per training row and round.
         weight: of all examples together, the clean rows being 1.
+        evading: the class whose rows an attacker changes, such as 1 where 1 is fraud; None where all are. Nobody makes
+            an honest payment look like fraud, and a model need not learn to hold against it.
         attack: a further attack that ``attacked`` training rows meet in each round, such as ``MOEVA()``; what it breaks
             is learned from with the weight of a clean row. Rows just beyond the boundary teach less than the worst.
         attacked: how many rows that is.
@@ -104,11 +107,13 @@ def harden_estimator(
     rows, labels = data.rows(torch.arange(len(data)))
     if rows.dim() != 2:
         raise DataError(f"the inputs have shape {list(rows.shape[1:])}", "give rows of a table")
+    if evading is not None and not bool((labels == evading).any()):
+        raise DataError(f"no row has the class {evading!r} that evades", "give one of the labels")
     limit = budget.queries if budget is not None else None
     deadline = Deadline.after(None if budget is None else budget.seconds)
     with shown_progress(progress) as display:
         learner = _Learner(
-            estimator, *_held_back(rows, labels, edits, validation, seed), edits, weight, seed, display
+            estimator, *_held_back(rows, labels, edits, validation, seed), edits, weight, evading, seed, display
         )
         first, models = learner.plain()
         history, examples = [first], Examples.none(rows)
@@ -131,8 +136,8 @@ def harden_estimator(
         if held_out is not None:
             shown = held_out.rows(torch.arange(len(held_out)))
             own = SklearnModel(getattr(estimator, "estimator", estimator)) if is_fitted(estimator) else None
-            before = measure(own or models[0], *shown, threat=edits, seed=seed)
-            after = measure(model, *shown, threat=edits, seed=seed)
+            before = measure(own or models[0], *shown, threat=edits, evading=evading, seed=seed)
+            after = measure(model, *shown, threat=edits, evading=evading, seed=seed)
             certified = _certified(model, *shown)
     return TableHardenResult(model.estimator, tuple(history), kept, before, after, certified)
 
@@ -148,6 +153,7 @@ class _Learner:
     held_y: Tensor
     edits: FeatureEdits
     weight: float
+    evading: int | None
     seed: int
     display: Progress
 
@@ -166,14 +172,16 @@ class _Learner:
         attacked: int,
     ) -> tuple[Examples, float]:
         """The examples and those that ``model`` is misled by, and on what share of the rows it is."""
-        self.display.begin(f"round {number}: searching", len(self.x))
+        own = _who_evade(self.y, self.evading)
+        self.display.begin(f"round {number}: searching", len(own))
         rng = Rng(self.seed).fork("round").fork(number)
-        z, lead = worst_rows(model, self.x, self.y, self.edits, self.x, asks=asks, rng=rng)
-        rows = (z != self.x).any(1).nonzero().squeeze(1)
-        examples = examples.and_those(z[rows], self.y[rows], rows, self._allowed(rows, z[rows], model))
+        z, lead = worst_rows(model, self.x[own], self.y[own], self.edits, self.x, asks=asks, rng=rng)
+        moved = (z != self.x[own]).any(1)
+        rows, z = own[moved], z[moved]
+        examples = examples.and_those(z, self.y[rows], rows, self._allowed(rows, z, model))
         if attack is not None:
-            order = rng.fork("attacked").uniform(torch.arange(len(self.x)), dtype=torch.float64).argsort()
-            rows = order[: min(attacked, len(order))]
+            order = rng.fork("attacked").uniform(own, dtype=torch.float64).argsort()
+            rows = own[order[:attacked]]
             found = measured(model, self.x[rows], self.y[rows], self.edits, (attack,), self.seed)
             fell = torch.from_numpy(found.outcomes.stage >= 0)
             rows, z = rows[fell], found.adversarial[fell]
@@ -194,13 +202,19 @@ class _Learner:
         model = examples.learned(self.estimator, self.x, self.y, self.weight)
         right = model.predict(self.held_x) == self.held_y
         clean = Rate.of(int(right.sum()), len(right))
-        few = (self.held_x[:_JUDGED], self.held_y[:_JUDGED])
+        judged = _who_evade(self.held_y, self.evading)[:_JUDGED]
+        few = (self.held_x[judged], self.held_y[judged])
         robust = measured(
             model, *few, self.edits, strongest_attacks(model, quick=True), self.seed
         ).robust_accuracy
         spent = time.monotonic() - began
         self.display.end(f"on rows held back, clean {clean}, robust {robust}")
         return Round(number, len(examples.x), examples.refused, fallen, clean, robust, spent), model
+
+
+def _who_evade(y: Tensor, evading: int | None) -> Tensor:
+    """The numbers of the rows that an attacker changes."""
+    return (torch.ones_like(y) if evading is None else y == evading).nonzero().squeeze(1)
 
 
 def _held_back(

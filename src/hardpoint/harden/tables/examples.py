@@ -56,8 +56,13 @@ class Examples:
         return Examples(self.x[kept], self.y[kept], self.source[kept], self.alone[kept], self.refused)
 
     def learned(self, estimator: Any, x: Tensor, y: Tensor, weight: float) -> SklearnModel:
-        """A copy of ``estimator`` fitted on clean rows and these, which weigh ``weight`` times the clean ones."""
-        shared = weight * len(x) / max(1, int((~self.alone).sum()))
-        own = torch.where(self.alone, 1.0, shared)
-        rows, labels = torch.cat([x, self.x]), torch.cat([y, self.y])
-        return fitted(estimator, rows, labels, torch.cat([torch.ones(len(x)), own]))
+        """A copy of ``estimator`` fitted on clean rows and these, which weigh ``weight`` times the clean ones; no class
+        weighs more or less for it, so the threshold between the classes stays where it was."""
+        clean, own = torch.ones(len(x)), torch.ones(len(self))
+        for label in y.unique() if bool((~self.alone).any()) else ():
+            those, rows = (self.y == label) & ~self.alone, y == label
+            if bool(those.any()):
+                own[those] = weight * float(rows.sum()) / float(those.sum())
+            else:
+                clean[rows] = 1 + weight
+        return fitted(estimator, torch.cat([x, self.x]), torch.cat([y, self.y]), torch.cat([clean, own]))

@@ -54,7 +54,8 @@ class Measured:
 
     @property
     def success(self) -> float:
-        """The share of the rows answered right that an attack broke; NaN where none is answered right."""
+        """The share of the rows answered right that an attack broke; NaN where none is answered right. Rows that
+        nobody attacks (``evading``) count as answered right."""
         right = int((self.outcomes.status != Status.CLEAN_ERROR).sum())
         return int((self.outcomes.status == Status.BROKEN).sum()) / right if right else float("nan")
 
@@ -79,6 +80,7 @@ def measure(
     *,
     threat: Threat | Perturbation,
     attacks: tuple[Attack, ...] | None = None,
+    evading: int | None = None,
     seed: int = 0,
 ) -> Measured:
     """Attack a fitted classifier of rows of a table by what is strongest against it.
@@ -93,6 +95,7 @@ def measure(
         y: labels ``[n]``, whole numbers from 0.
         threat: ``hp.FeatureEdits(schema, eps)``, untargeted.
         attacks: others instead.
+        evading: the class whose rows an attacker changes; None where all are.
         seed: of every draw.
 
     Raises:
@@ -102,7 +105,7 @@ def measure(
     data = as_dataset(x, y)
     rows, labels = data.rows(torch.arange(len(data)))
     chosen = strongest_attacks(model) if attacks is None else attacks
-    return measured(model, rows, labels, table_edits(threat), chosen, seed)
+    return measured(model, rows, labels, table_edits(threat), chosen, seed, evading)
 
 
 def table_edits(threat: Threat | Perturbation) -> FeatureEdits:
@@ -135,6 +138,7 @@ def measured(
     edits: FeatureEdits,
     attacks: tuple[Attack, ...],
     seed: int = 0,
+    evading: int | None = None,
 ) -> Measured:
     """Every row attacked by each of ``attacks`` until one breaks it, verified on the model."""
     threat = Threat(edits, access=model.access)
@@ -146,7 +150,8 @@ def measured(
         torch.full((n,), torch.nan, dtype=torch.float64),
     )
     asked = torch.zeros(n, dtype=torch.int64)
-    standing = (clean == y).nonzero().squeeze(1)
+    at_risk = clean == y if evading is None else (clean == y) & (y == evading)
+    standing = at_risk.nonzero().squeeze(1)
     for number, attack in enumerate(attacks):
         if len(standing) == 0:
             break
