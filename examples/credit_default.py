@@ -172,7 +172,14 @@ def main(customers_used: int = 12_000, applicants: int = 200, rounds: int = 5) -
 
     def hardened(detector: Any) -> Any:
         return harden_estimator(
-            detector, x[learn], y[learn], threat=threat, rounds=rounds, evading=1, most_lost=0.02, progress=False
+            detector,
+            x[learn],
+            y[learn],
+            threat=threat,
+            rounds=rounds,
+            evading=1,
+            most_lost=0.02,
+            progress=False,
         ).model
 
     def fitted(detector: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,7 @@ class GroupTable:
 
 
 def by_group(
-    result: Result | HasOutcomes, groups: Mapping[str, Iterable[Any] | Tensor] | None = None
+    result: Result | HasOutcomes, groups: Mapping[str, Iterable[object] | Tensor] | None = None
 ) -> GroupTable:
     """Clean and robust accuracy per class, and per group of each given grouping, worst first.
 

@@ -24,6 +24,7 @@ from hardpoint.core.errors import ConfigError, DataError, ModelError, ThreatErro
 from hardpoint.core.rng import Rng
 from hardpoint.evidence.rate import Rate
 from hardpoint.harden.tables import harden_estimator, worst_rows
+from hardpoint.harden.tables.examples import Examples
 from hardpoint.harden.tables.fitting import fitted
 from hardpoint.harden.tables.result import Round, best_round
 from hardpoint.models.sklearn import SklearnModel
@@ -191,6 +192,35 @@ def test_a_further_attack_and_a_budget(loans):
     assert len(none.history) == 1
     fewer = harden_estimator(tree, x, y, budget=hp.Budget(queries=1), **settings)
     assert fewer.history[1].fallen <= without.history[1].fallen
+
+
+def test_only_one_class_evades(loans):
+    x, y, x_test, y_test = loans
+    tree = DecisionTreeClassifier(max_depth=4, random_state=0)
+    done = harden_estimator(
+        tree, x, y, threat=EDITS, rounds=1, asks=5, evading=1, test=(x_test, y_test), progress=False
+    )
+    assert 0 < done.history[1].examples <= int((y == 1).sum())
+    for measured in (done.before, done.after):
+        assert (y_test.numpy()[measured.outcomes.status == 1] == 1).all()
+    assert done.before.success > 0
+    with pytest.raises(DataError, match="that evades"):
+        harden_estimator(tree, x, y, threat=EDITS, evading=2, progress=False)
+
+
+@pytest.mark.parametrize("labels", [[1, 1, 1], [0, 1, 1]])
+def test_examples_leave_each_class_its_weight(labels):
+    seen = []
+
+    class Told(DecisionTreeClassifier):
+        def fit(self, x, y, sample_weight=None):
+            seen.append([float(sample_weight[y == label].sum()) for label in (0, 1)])
+            return super().fit(x, y, sample_weight)
+
+    x, y = torch.arange(8.0).unsqueeze(1), torch.tensor([0, 0, 0, 0, 0, 0, 1, 1])
+    some = Examples.none(x).and_those(x[:3], torch.tensor(labels), torch.arange(3), torch.ones(3).bool())
+    some.learned(Told(), x, y, weight=0.5)
+    assert seen == [pytest.approx([9.0, 3.0])]
 
 
 def test_the_choice_of_a_round():

@@ -82,19 +82,18 @@ def test_steps_shorter_than_a_whole_number_add_up():
     assert found.tolist() == [[6.0]]
 
 
-@pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_a_network_holds_better_afterwards(norm):
-    x, y = rows(600, 0)
-    edits = FeatureEdits(SCHEMA, 0.25, norm)
+def test_a_network_holds_better_afterwards():
+    x, y = rows(300, 0)
+    edits = FeatureEdits(SCHEMA, 0.25, "l2")
     model = hp.models.TorchModel(network().eval(), input_range=(0, 100))
     settings = {
         "threat": edits,
-        "training": hp.Training(epochs=12, lr=1e-2, validation=0.2),
+        "training": hp.Training(epochs=8, lr=2e-2, validation=0.2),
         "progress": False,
     }
     test_x, test_y = rows(100, 1)
     shares = []
-    for recipe in ("plain", Pgd(3)):
+    for recipe in ("plain", Pgd(2)):
         done = hp.harden(model, x, y, recipe=recipe, **settings)
         found = CAPGD(steps=20)(done.model, test_x, test_y, edits)
         assert edits.around(test_x, model.box).contains(found.adversarial).all()

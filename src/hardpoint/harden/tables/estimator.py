@@ -55,9 +55,9 @@ def harden_estimator(
 
     Each round searches, around every training row, the allowed row that the last fit answers worst
     (``worst_rows``), adds it with the right label to those of the rounds before, and fits anew: all rounds' examples
-    together weigh ``weight`` times as much as the clean rows, and no class more than before. Every example has passed the checker of constraints.
-    The kept fit is the most robust on rows held back, under attacks that know it, of those that lose at most
-    ``most_lost`` of clean accuracy; that may be the first, without examples.
+    together weigh ``weight`` times as much as the clean rows, and no class gains by it. Every example has passed the
+    checker of constraints. The kept fit is the most robust on rows held back, under attacks that know it, of those
+    that lose at most ``most_lost`` of clean accuracy; that may be the first, without examples.
 
     With a ``gate``, the kept fit, made once more on all rows, answers only where features that the attacker cannot
     change do not settle the matter (``GatedClassifier``); what they settle is proven.
@@ -113,7 +113,13 @@ def harden_estimator(
     deadline = Deadline.after(None if budget is None else budget.seconds)
     with shown_progress(progress) as display:
         learner = _Learner(
-            estimator, *_held_back(rows, labels, edits, validation, seed), edits, weight, evading, seed, display
+            estimator,
+            *_held_back(rows, labels, edits, validation, seed),
+            edits,
+            weight,
+            evading,
+            seed,
+            display,
         )
         first, models = learner.plain()
         history, examples = [first], Examples.none(rows)

@@ -59,7 +59,7 @@ class Examples:
         """A copy of ``estimator`` fitted on clean rows and these, which weigh ``weight`` times the clean ones; no class
         weighs more or less for it, so the threshold between the classes stays where it was."""
         clean, own = torch.ones(len(x)), torch.ones(len(self))
-        for label in y.unique() if bool((~self.alone).any()) else ():
+        for label in set(y.tolist()) if bool((~self.alone).any()) else ():
             those, rows = (self.y == label) & ~self.alone, y == label
             if bool(those.any()):
                 own[those] = weight * float(rows.sum()) / float(those.sum())

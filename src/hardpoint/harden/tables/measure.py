@@ -21,6 +21,7 @@ from hardpoint.engine.guard import preserved_random_state
 from hardpoint.evidence.assessment import Outcomes, Status
 from hardpoint.evidence.rate import Rate
 from hardpoint.models.sklearn import SklearnModel
+from hardpoint.models.torch import TorchModel
 from hardpoint.models.trees import read_trees
 from hardpoint.threats.features import FeatureEdits
 from hardpoint.threats.goals import Untargeted
@@ -132,7 +133,7 @@ def strongest_attacks(model: SklearnModel, *, quick: bool = False) -> tuple[Atta
 
 
 def measured(
-    model: SklearnModel,
+    model: SklearnModel | TorchModel,
     x: Tensor,
     y: Tensor,
     edits: FeatureEdits,
