@@ -32,6 +32,7 @@ LONG = (
     "hardening",
     "minimal_norms",
     "stacks",
+    "table_hardening",
     "tables",
 )
 """Only by name: these take from ten minutes to hours."""

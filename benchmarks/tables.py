@@ -43,7 +43,7 @@ _RELATIONS = [
 def run(options: Options) -> list[Table]:
     """Two tables: success of the heuristics, and their distances beside the exact ones."""
     try:
-        schema, x, y, x_test, y_test = _urls()
+        schema, x, y, x_test, y_test = phishing_urls()
     except FileNotFoundError as missing:
         empty = Table("Phishing URLs", [])
         empty.notes.append(f"Left out: {missing.filename} is absent.")
@@ -51,14 +51,15 @@ def run(options: Options) -> list[Table]:
     return [_success(options, schema, x, y, x_test, y_test), _exact(options, schema, x, y, x_test, y_test)]
 
 
-def _urls() -> tuple[Schema, Tensor, Tensor, Tensor, Tensor]:
+def phishing_urls(seed: int = 0) -> tuple[Schema, Tensor, Tensor, Tensor, Tensor]:
+    """The schema, half of the rows to learn from and the valid ones of the other half, cut anew by each seed."""
     folder = DATA / "text_tabular" / "tabular"
     schema = Schema.load(folder / "constraints_phishing_url_features.csv", _RELATIONS)
     with gzip.open(folder / "phishing_urls.csv.gz", "rt", encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     x = torch.tensor([[float(line[name]) for name in schema.names] for line in lines])
     y = torch.tensor([int(line["status"] == "phishing") for line in lines])
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     half = len(x) // 2
     test = order[half:][schema.check(x[order[half:]])]
     return schema, x[order[:half]], y[order[:half]], x[test], y[test]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hardpoint.assess.ablation import ablate as ablate
     from hardpoint.assess.assess import assess as assess
     from hardpoint.assess.assess import doctor as doctor
+    from hardpoint.assess.groups import by_group as by_group
     from hardpoint.assess.result import Result as Result
     from hardpoint.assess.result import load_result as load_result
     from hardpoint.assess.tuning import tune as tune
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from hardpoint.evidence.finding import Severity as Severity
     from hardpoint.evidence.rate import Rate as Rate
     from hardpoint.harden import recipes as recipes
+    from hardpoint.harden import tables as tables
     from hardpoint.harden.harden import harden as harden
     from hardpoint.harden.search.search import search as search
     from hardpoint.harden.settings import Training as Training
@@ -62,6 +64,7 @@ _HOMES = {
     "Result": "assess.result",
     "ablate": "assess.ablation",
     "assess": "assess.assess",
+    "by_group": "assess.groups",
     "doctor": "assess.assess",
     "harden": "harden.harden",
     "search": "harden.search.search",
@@ -84,6 +87,7 @@ _PACKAGES = {
     **{name: name for name in ("attacks", "data", "defenses", "engine", "evidence")},
     **{name: name for name in ("models", "testing", "threats")},
     "recipes": "harden.recipes",
+    "tables": "harden.tables",
 }
 
 __all__ = ["__version__", *sorted(_HOMES), *_PACKAGES]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SMALL = {"traffic_sign_patch": ["5", "1"], "defended_digits": ["12"]}
+SMALL = {"traffic_sign_patch": ["5", "1"], "defended_digits": ["12"], "credit_default": ["400", "8", "1"]}
 SIGNS = "images/gtsrb/gtsrb_32x32_subset.npz"
 ELSEWHERE = ("traffic_signs_under_a_sticker", "face_verification", "chest_xray")  # test_picture_examples
 SCRIPTS = sorted(p for p in ROOT.glob("examples/[!_]*.py") if p.stem not in ELSEWHERE)

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from hardpoint.core.rows import per_row
 from hardpoint.threats.perturbation import Region
+
+
+@runtime_checkable
+class Relaxable(Protocol):
+    """A region with points between those that are allowed."""
+
+    @property
+    def relaxes(self) -> bool:
+        """Whether a search does better among them."""
+        ...
+
+    def project(self, z: Tensor) -> Tensor:
+        """The allowed input near ``z``."""
+        ...
+
+    def relax(self, z: Tensor) -> Tensor:
+        """``z`` within bounds and budget alone."""
+        ...
 
 
 def slope_at(objective: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
@@ -27,6 +46,9 @@ def ascend(
 ) -> Tensor:
     """The point reached from ``start`` ``[n, ...]`` by projected steps up ``objective(z) -> [n]``.
 
+    In a region that can be relaxed (rows of a table, whose whole numbers would swallow steps shorter than one) the
+    steps are taken between the allowed points, with the gradient at the allowed point nearby.
+
     Args:
         objective: differentiable; each row by itself.
         region: the allowed inputs.
@@ -41,6 +63,11 @@ def ascend(
     tensor([[0.7500, 0.2500]])
     """
     z, step = start, per_row(region.reach * length, start).to(start.dtype)
+    if isinstance(region, Relaxable) and region.relaxes:
+        for _ in range(steps):
+            slope = slope_at(objective, region.project(z))
+            z = region.relax(torch.addcmul(z, region.ascent(slope, z), step))
+        return region.project(z)
     for _ in range(steps):
         z = region.project(torch.addcmul(z, region.ascent(slope_at(objective, z), z), step))
     return z

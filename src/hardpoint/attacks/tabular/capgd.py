@@ -52,9 +52,7 @@ class Relaxed:
         return self.region.reach
 
     def project(self, z: Tensor) -> Tensor:
-        if self.region.norm in (Norm.L1, Norm.L0):
-            return self.region.project(z)
-        return self.region.relax(z)
+        return self.region.relax(z) if self.region.relaxes else self.region.project(z)
 
     def sample(self, rng: Rng, index: Tensor, counter: int | Tensor = 0) -> Tensor:
         return self.x if self.from_original else self.region.sample(rng, index, counter)

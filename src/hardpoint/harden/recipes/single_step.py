@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hardpoint.core.rows import per_row
-from hardpoint.engine.ascent import slope_at
+from hardpoint.engine.ascent import Relaxable, slope_at
 from hardpoint.harden.learner import Batch, Learner, soft_cross_entropy
 from hardpoint.harden.recipes._checks import at_least, positive
 from hardpoint.harden.recipes.recipe import Attacked, Taught
@@ -49,7 +49,8 @@ class FgsmRs:
 @dataclass(frozen=True)
 class NFgsm:
     """One step from noise that reaches beyond the budget, and nothing clipped to it (de Jorge et al., "Make some
-    noise: reliable and efficient single-step adversarial training", NeurIPS 2022).
+    noise: reliable and efficient single-step adversarial training", NeurIPS 2022). Rows of a table are repaired, which
+    does clip.
 
     Args:
         noise: the reach of the noise, in radii of the budget.
@@ -76,7 +77,9 @@ class NFgsm:
         wide = learner.region(batch, learner.perturbation.scaled(self.noise)) if self.noise > 0 else None
         start = batch.x if wide is None else wide.sample(batch.rng.fork("start"), batch.index)
         slope = _slope(learner, batch, start)
-        return Attacked(learner.model.box.clamp(_stepped(region, start, slope, self.length)), slope)
+        stepped = _stepped(region, start, slope, self.length)
+        is_table = isinstance(region, Relaxable)  # what lies outside is no row at all
+        return Attacked(region.project(stepped) if is_table else learner.model.box.clamp(stepped), slope)
 
     def taught(self, learner: Learner, batch: Batch, attacked: Attacked) -> Taught:
         return cross_entropy_on(learner, batch, attacked)

@@ -45,6 +45,22 @@ class Norm(Enum):
             case Norm.L0:
                 return (moves != 0).sum(1).to(moves.dtype)
 
+    def running(self, moves: Tensor) -> Tensor:
+        """``[n, k]``: the length of the first, the first two, … of each row's ``moves``.
+
+        >>> Norm.parse("l1").running(torch.tensor([[1.0, -2.0, 0.5]]))
+        tensor([[1.0000, 3.0000, 3.5000]])
+        """
+        match self:
+            case Norm.LINF:
+                return moves.abs().cummax(1).values
+            case Norm.L2:
+                return moves.square().cumsum(1).sqrt()
+            case Norm.L1:
+                return moves.abs().cumsum(1)
+            case Norm.L0:
+                return (moves != 0).cumsum(1).to(moves.dtype)
+
     def rest(self, radius: float, spent: Tensor) -> Tensor:
         """What is left of ``radius`` for further coordinates when some already have the length ``spent``."""
         match self:

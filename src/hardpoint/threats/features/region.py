@@ -69,7 +69,7 @@ class FeatureEditsRegion:
             counts.append(int(self.eps))
         return min(counts) if counts else None
 
-    def _moves(self, z: Tensor) -> Tensor:
+    def moves(self, z: Tensor) -> Tensor:
         """``[n, d]``: the change of each coordinate in units of cost. A one-hot group is one coordinate, held by its
         first column: the mean cost of what is unset and what is set."""
         offset = z.double() - self.x.double()
@@ -82,7 +82,7 @@ class FeatureEditsRegion:
         return moves
 
     def distance(self, z: Tensor) -> Tensor:
-        return self.norm.length(self._moves(z))
+        return self.norm.length(self.moves(z))
 
     @property
     def reach(self) -> Tensor:
@@ -98,7 +98,7 @@ class FeatureEditsRegion:
 
     def contains(self, z: Tensor) -> Tensor:
         exact = z.double()
-        moves = self._moves(z)
+        moves = self.moves(z)
         allowed = self.valid & ((exact >= self.low) & (exact <= self.high)).all(1)
         allowed &= self.norm.length(moves) <= self.eps
         if self.max_changed is not None:
@@ -106,6 +106,12 @@ class FeatureEditsRegion:
         return allowed & self.schema.check(z)
 
     # -- projection
+
+    @property
+    def relaxes(self) -> bool:
+        """Whether a search by gradients does better between valid rows. In L1 and L0 it would spread the budget over
+        fractions that rounding loses."""
+        return self.norm not in (Norm.L1, Norm.L0)
 
     def relax(self, z: Tensor) -> Tensor:
         """``z`` moved into the bounds and the ball alone: values may be fractions and relations broken, as suits a
@@ -207,15 +213,8 @@ class FeatureEditsRegion:
         """Bool ``[n, groups]``: the changes that fit the budget together, the most wanted first."""
         order = torch.sort(torch.where(asked, wishes, -1.0), dim=1, descending=True, stable=True).indices
         paid = torch.where(asked, costs, 0.0).gather(1, order)
-        match self.norm:
-            case Norm.LINF:
-                fits = paid <= budget
-            case Norm.L2:
-                fits = paid.square().cumsum(1).sqrt() <= budget
-            case Norm.L1:
-                fits = paid.cumsum(1) <= budget
-            case Norm.L0:
-                fits = torch.ones_like(paid, dtype=torch.bool)
+        # in L0 the most wanted were picked before
+        fits = (self.norm.running(paid) <= budget) | (self.norm is Norm.L0)
         return torch.zeros_like(asked).scatter(1, order, fits) & asked
 
     def _switched(self, targets: Tensor, fits: Tensor) -> Tensor:

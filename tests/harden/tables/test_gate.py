@@ -1,0 +1,160 @@
+"""The gate: which columns are out of reach, thresholds by brute force, and a proof that no row refutes."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("sklearn")
+from sklearn.base import clone
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.tree import DecisionTreeClassifier
+
+from hardpoint import Threat
+from hardpoint.attacks import CoordinateAttack
+from hardpoint.core.errors import ModelError, ThreatError
+from hardpoint.core.rng import Rng
+from hardpoint.harden.tables import GatedClassifier, fixed_features, harden_estimator
+from hardpoint.harden.tables.gate import thresholds
+from hardpoint.models.sklearn import SklearnModel
+from hardpoint.models.trees import read_trees
+from hardpoint.threats.features import Feature, FeatureEdits, Kind, Mutability, Schema
+
+HOME = [Feature(name, Kind.ONE_HOT, group="home", cost=c) for name, c in (("a", 1.0), ("b", 1.0), ("c", 3.0))]
+MIXED = Schema(
+    [
+        Feature("flag", Kind.BINARY),
+        Feature("count", Kind.INTEGER, 0, 4),
+        Feature("grade", Kind.ORDINAL, levels=(0.0, 1.0, 10.0)),
+        Feature("size"),
+        Feature("born", mutable=Mutability.NO),
+        Feature("own", high="dynamic"),
+        *HOME,
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps", "names"),
+    [
+        ("l2", 0.05, {"flag", "count", "grade", "born", "a", "b", "c"}),
+        ("linf", 0.1, {"flag", "count", "born", "a", "b", "c"}),
+        ("l1", 0.25, {"flag", "born", "a", "b", "c"}),
+        ("l2", 1.0, {"born", "c"}),
+        ("l2", np.inf, {"born"}),
+        ("l0", 1, {"born"}),
+        ("l0", 0, set(MIXED.names)),
+    ],
+)
+def test_what_is_out_of_reach(norm, eps, names):
+    edits = FeatureEdits(MIXED, eps, norm)
+    assert {MIXED.names[i] for i in fixed_features(edits)} == names
+    x = torch.tensor([[0, 2, 1, 0.5, 0.3, 0.2, 1, 0, 0], [1, 0, 10, 0.1, 0.9, 0.0, 0, 0, 1]])
+    region = edits.around(x, SklearnModel(DecisionTreeClassifier().fit(x, [0, 1])).box)
+    for turn in range(60):
+        z = region.sample(Rng(0), torch.arange(2), turn)
+        assert (z == x)[:, list(fixed_features(edits))].all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_thresholds_are_within_the_loss_and_nearly_the_best_of_all(seed):
+    rng = np.random.default_rng(seed)
+    n = 60
+    sure, said = rng.integers(5, 11, n) / 10, rng.integers(0, 2, n)
+    anchor, rest = rng.uniform(size=n) < sure, rng.uniform(size=n) < 0.9
+    allowed = 0.05
+    found = thresholds(sure, said, anchor, rest, 2, allowed)
+
+    def judged(level: np.ndarray) -> tuple[float, float]:
+        decided = sure >= level[said]
+        return rest.mean() - np.where(decided, anchor, rest).mean(), (decided & anchor).sum()
+
+    lost, gained = judged(found)
+    assert lost <= allowed + 1e-9
+    levels = [*np.unique(sure), np.inf]
+    best = max(
+        g
+        for pair in itertools.product(levels, levels)
+        for loss, g in [judged(np.array(pair))]
+        if loss <= allowed
+    )
+    assert gained >= 0.85 * best
+
+
+@pytest.fixture(scope="module")
+def table():
+    """The flag settles three rows in four, the rest of the table the others."""
+    rng = np.random.default_rng(0)
+    n = 600
+    flag, easy = rng.integers(0, 2, n), rng.uniform(size=n) < 0.75
+    y = np.where(easy, flag, rng.integers(0, 2, n))
+    size = np.clip(0.5 + (y - 0.5) * 0.4 + rng.normal(0, 0.1, n), 0, 1)
+    x = np.stack([flag, easy, size], 1).astype(np.float32)
+    schema = Schema([Feature("flag", Kind.BINARY), Feature("easy", Kind.BINARY), Feature("size")])
+    return torch.from_numpy(x), torch.from_numpy(y), FeatureEdits(schema, 0.5, "l2")
+
+
+def test_no_change_of_what_can_be_changed_moves_a_certified_answer(table):
+    x, y, edits = table
+    model = GatedClassifier(
+        HistGradientBoostingClassifier(max_iter=20, random_state=0), fixed_features(edits), most_lost=0.02
+    ).fit(x.numpy(), y.numpy())
+    proven = model.certified(x.numpy())
+    assert 0.6 < proven.mean() < 0.95
+    said = model.predict(x.numpy())
+    for value in np.linspace(0, 1, 23):
+        moved = x.numpy().copy()
+        moved[:, 2] = value
+        assert (model.predict(moved)[proven] == said[proven]).all()
+        assert (model.certified(moved) == proven).all()
+    attack = CoordinateAttack(read_trees(model.searchable))
+    found = attack(SklearnModel(model), x[:80], y[:80], Threat(edits, access="scores"))
+    fell = found.broken.numpy() & (said == y.numpy())[:80]
+    assert fell.any()
+    assert not (fell & proven[:80]).any()
+
+
+def test_it_is_an_estimator(table):
+    x, y, edits = table
+    model = GatedClassifier(DecisionTreeClassifier(max_depth=3), fixed_features(edits), folds=3)
+    again = clone(model).set_params(most_lost=0.05)
+    assert (again.folds, again.most_lost, model.most_lost) == (3, 0.05, 0.01)
+    again.fit(x.numpy(), y.numpy())
+    shares = again.predict_proba(x.numpy())
+    assert np.allclose(shares.sum(1), 1)
+    assert (again.classes_[shares.argmax(1)] == again.predict(x.numpy())).all()
+    assert torch.equal(SklearnModel(again).predict(x), torch.from_numpy(again.predict(x.numpy())))
+    with pytest.raises(ModelError, match="no setting"):
+        model.set_params(depth=3)
+
+
+def test_hardening_with_a_gate(table):
+    x, y, edits = table
+    done = harden_estimator(
+        HistGradientBoostingClassifier(max_iter=20, random_state=0),
+        *(x[:400], y[:400]),
+        threat=edits,
+        rounds=1,
+        asks=5,
+        gate=0.02,
+        test=(x[400:470], y[400:470]),
+        progress=False,
+    )
+    assert isinstance(done.model, GatedClassifier)
+    assert done.certified.value > 0.5
+    assert done.after.robust_accuracy.value >= done.certified.value
+    assert done.after.robust_accuracy.value > done.before.robust_accuracy.value + 0.3
+    assert done.after.clean_accuracy.value > done.before.clean_accuracy.value - 0.1
+
+
+def test_what_makes_no_sense_is_refused(table):
+    x, y, _ = table
+    tree = DecisionTreeClassifier()
+    with pytest.raises(ThreatError, match="every feature"):
+        GatedClassifier(tree, ()).fit(x.numpy(), y.numpy())
+    for wrong in ({"folds": 1}, {"most_lost": 1.0}):
+        with pytest.raises(ModelError, match="GatedClassifier"):
+            GatedClassifier(tree, (0,), **wrong).fit(x.numpy(), y.numpy())
