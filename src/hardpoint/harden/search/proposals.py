@@ -155,5 +155,5 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise MissingExtra("searching for architectures", "search") from None
+        raise MissingExtra("search", "searching for architectures") from None
     return optuna

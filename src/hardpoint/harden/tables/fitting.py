@@ -22,7 +22,7 @@ def unfitted(estimator: Any) -> Any:
     try:
         from sklearn.base import clone
     except ImportError:
-        raise MissingExtra("hardening an estimator", "sklearn") from None
+        raise MissingExtra("sklearn", "hardening an estimator") from None
     if isinstance(estimator, SklearnModel):
         estimator = estimator.estimator
     if isinstance(estimator, type) or not hasattr(estimator, "fit") or not hasattr(estimator, "get_params"):
