@@ -70,7 +70,7 @@ def test_recipes_keep_the_protocols(recipe):
 def test_recipes_have_names_and_settings():
     for name, kind in (("ibp", Ibp), ("crown_ibp", CrownIbp), ("sabr", Sabr), ("mtl_ibp", MtlIbp)):
         assert recipe_named(name) == made_recipe(name) == kind()
-    assert made_recipe("sabr:part=0.2,steps=3,reach=1.5,reset=false") == Sabr(0.2, 3, reach=1.5, reset=False)
+    assert made_recipe("sabr:part=0.2:steps=3:reach=1.5:reset=false") == Sabr(0.2, 3, reach=1.5, reset=False)
     for make in (
         lambda: Ibp(clean=1.5),
         lambda: Ibp(reach=0.0),

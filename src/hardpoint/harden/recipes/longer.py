@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 
 from hardpoint.harden.recipes.atta import Atta
-from hardpoint.harden.recipes.awp import Awp
-from hardpoint.harden.recipes.mixed import Mixed
 from hardpoint.harden.recipes.pgd import Pgd
-from hardpoint.harden.recipes.recipe import Recipe
+from hardpoint.harden.recipes.recipe import Recipe, Wraps
 
 
 def longer(recipe: Recipe) -> Recipe:
     """The recipe with twice the gradient steps; two, for those that take one.
 
-    >>> from hardpoint.harden.recipes.single_step import NFgsm
+    >>> from hardpoint.harden.recipes import Awp, NFgsm
     >>> longer(NFgsm()).name, longer(Atta()).name, longer(Awp(NFgsm())).name
     ('pgd-2', 'atta-2', 'awp(pgd-2)')
     """
-    if isinstance(recipe, Awp | Mixed):
+    if isinstance(recipe, Wraps) and is_dataclass(recipe):
         return replace(recipe, inner=longer(recipe.inner))
     if isinstance(recipe, Atta | Pgd):
         return replace(recipe, steps=2 * recipe.steps)
