@@ -136,7 +136,7 @@ class Learner:
         return other
 
     def cooled(self, temperature: float) -> Learner:
-        """The same network and copy with scores divided by ``temperature`` (and by what they were divided by before)."""
+        """The same network and copy with scores divided by ``temperature``, beside what they were divided by."""
         other = copy.copy(self)
         other.temperature = self.temperature * temperature
         return other

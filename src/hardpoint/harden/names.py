@@ -16,6 +16,7 @@ from hardpoint.harden.recipes import (
     FgsmRs,
     Free,
     Ibp,
+    LipschitzMargin,
     Mart,
     Mixed,
     MtlIbp,
@@ -53,8 +54,9 @@ class Named:
         hints = get_type_hints(self.kind)
         found: dict[str, type] = {} if self.inner is None else {"inner": str}
         for field in fields(self.kind):
-            kinds = [kind for kind in get_args(hints[field.name]) or (hints[field.name],) if kind in _TOLD]
-            found.update({field.name: kind for kind in kinds[:1]})
+            known = [kind for kind in get_args(hints[field.name]) or (hints[field.name],) if kind in _TOLD]
+            if known:
+                found[field.name] = known[0]
         return found
 
     def made(self, options: Mapping[str, Any]) -> Recipe:
@@ -84,6 +86,7 @@ NAMED: dict[str, Named] = {
     "input_gradient": Named(InputGradient, inner="plain"),
     "jacobian": Named(Jacobian, inner="plain"),
     "local_linearity": Named(LocalLinearity, inner="plain"),
+    "lipschitz": Named(LipschitzMargin),
     "ibp": Named(Ibp),
     "crown_ibp": Named(CrownIbp),
     "sabr": Named(Sabr),

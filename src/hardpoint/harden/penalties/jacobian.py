@@ -15,8 +15,8 @@ from hardpoint.harden.recipes.recipe import Attacked
 
 @dataclass(frozen=True)
 class Jacobian:
-    """Half the squared Frobenius norm of the Jacobian of the scores at the clean input, along random directions (Hoffman,
-    Roberts and Yaida, "Robust learning with Jacobian regularization", 2019, equations 5 and 8).
+    """Half the squared Frobenius norm of the Jacobian of the scores at the clean input, along random directions
+    (Hoffman, Roberts and Yaida, "Robust learning with Jacobian regularization", 2019, equations 5 and 8).
 
     The directions of one input are drawn at right angles, which the paper does not do: the mean is the same, the spread
     smaller, and with as many directions as classes nothing is left to chance.

@@ -6,6 +6,7 @@ from hardpoint.harden.recipes.awp import Awp
 from hardpoint.harden.recipes.certified import CrownIbp, Ibp, MtlIbp, Sabr
 from hardpoint.harden.recipes.distilled import Distilled
 from hardpoint.harden.recipes.free import Free
+from hardpoint.harden.recipes.lipschitz_margin import LipschitzMargin
 from hardpoint.harden.recipes.longer import longer
 from hardpoint.harden.recipes.mixed import Mixed, Noise, Plain, WorstOf
 from hardpoint.harden.recipes.pgd import Pgd
@@ -37,6 +38,7 @@ __all__ = [
     "Ibp",
     "InputGradient",
     "Jacobian",
+    "LipschitzMargin",
     "LocalLinearity",
     "Mart",
     "Mixed",

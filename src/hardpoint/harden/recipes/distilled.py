@@ -17,15 +17,15 @@ from hardpoint.models.base import Model
 
 @dataclass(frozen=True)
 class Distilled:
-    """A recipe that learns a robust teacher's answers to the clean inputs in the place of labels: its examples move away
-    from these answers, and its loss is taken against them.
+    """A recipe that learns a robust teacher's answers to the clean inputs in the place of labels: its examples move
+    away from these answers, and its loss is taken against them.
 
     ``Distilled(Mixed(Pgd(), clean=1 / 6), teacher)`` is RSLAD (Zi et al., "Revisiting adversarial robustness
-    distillation: robust soft labels make student better", ICCV 2021, equations 5 and 6; cross-entropy and divergence differ
-    by the teacher's entropy, which no student changes). Shares below 1 and temperatures above 1 are those of ARD
-    (Goldblum et al., "Adversarially robust distillation", AAAI 2020). A student learns robustness from a *robust* teacher.
-    Around ``Plain`` with a high temperature this is defensive distillation, which hides gradients and protects nothing;
-    ``hardpoint.defenses.distilled`` is there to measure that.
+    distillation: robust soft labels make student better", ICCV 2021, equations 5 and 6: cross-entropy and divergence
+    differ by the teacher's entropy, which no student changes). Temperatures above 1 and shares below are those of ARD
+    (Goldblum et al., "Adversarially robust distillation", AAAI 2020). Robustness is learned from a *robust* teacher.
+    Around ``Plain`` with a high temperature this is defensive distillation, which hides gradients and protects
+    nothing; ``hardpoint.defenses.distilled`` is there to measure that.
 
     Args:
         inner: the recipe. ``Awp`` goes around ``Distilled``, not inside; certified recipes learn no answers.
@@ -62,6 +62,9 @@ class Distilled:
     @property
     def gradients(self) -> int:
         return self.inner.gradients
+
+    def around(self, inner: Recipe) -> Recipe:
+        return replace(self, inner=inner)
 
     def attacked(self, learner: Learner, batch: Batch) -> Attacked:
         return self.inner.attacked(learner.cooled(self.temperature), self.answered(batch))

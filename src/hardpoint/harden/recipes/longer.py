@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import is_dataclass, replace
+from dataclasses import replace
 
 from hardpoint.harden.recipes.atta import Atta
 from hardpoint.harden.recipes.pgd import Pgd
@@ -16,8 +16,8 @@ def longer(recipe: Recipe) -> Recipe:
     >>> longer(NFgsm()).name, longer(Atta()).name, longer(Awp(NFgsm())).name
     ('pgd-2', 'atta-2', 'awp(pgd-2)')
     """
-    if isinstance(recipe, Wraps) and is_dataclass(recipe):
-        return replace(recipe, inner=longer(recipe.inner))
     if isinstance(recipe, Atta | Pgd):
         return replace(recipe, steps=2 * recipe.steps)
+    if isinstance(recipe, Wraps):
+        return recipe.around(longer(recipe.inner))
     return Pgd(steps=2)

@@ -126,6 +126,10 @@ class Wraps(Protocol):
         """The other."""
         ...
 
+    def around(self, inner: Recipe) -> Recipe:
+        """The same around another."""
+        ...
+
 
 def layers(recipe: Recipe) -> Iterator[Recipe]:
     """The recipe, the one that it is around, the one that this is around, and so on."""

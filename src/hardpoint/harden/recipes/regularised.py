@@ -42,6 +42,9 @@ class Regularised:
     def gradients(self) -> int:
         return self.inner.gradients + sum(penalty.gradients for penalty in self.penalties)
 
+    def around(self, inner: Recipe) -> Recipe:
+        return replace(self, inner=inner)
+
     def attacked(self, learner: Learner, batch: Batch) -> Attacked:
         return self.inner.attacked(learner, batch)
 
