@@ -12,6 +12,7 @@ def phases(kernel: Tensor, stride: tuple[int, int]) -> Tensor:
     A convolution with a stride of (s, t) is one without on the input cut into blocks of s × t, whose positions are
     channels.
 
+    >>> import torch
     >>> phases(torch.arange(4.0).view(1, 1, 2, 2), (2, 2)).shape
     torch.Size([1, 4, 1, 1])
     """
@@ -35,6 +36,7 @@ def shared(kernel: Tensor) -> Tensor:
 
     Over an input without end and without a border; borders and strides only leave out rows of that matrix.
 
+    >>> import torch
     >>> shared(torch.tensor([[1.0, 2.0]]).view(1, 1, 1, 2))
     tensor([[9.]])
     """

@@ -20,8 +20,8 @@ class GradAlign:
     """One less the cosine between the gradients of the loss at the clean input and at a random allowed one
     (Andriushchenko and Flammarion, "Understanding and improving fast adversarial training", NeurIPS 2020, equation 4).
 
-    It keeps single steps from failing all at once, at about three times their price; the watch over single steps
-    notices the same and costs a twentieth. Inputs without a gradient count nothing.
+    It keeps single steps from failing all at once, at several times their price; the watch over single steps notices
+    the same and costs a twentieth. Inputs without a gradient count nothing.
 
     Args:
         weight: of the penalty.
