@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from hardpoint.cli.defence_kinds import DETECTORS, STAGES
 from hardpoint.cli.defence_text import read_part
 from hardpoint.cli.threat_kinds import KINDS, OPTIONS
-from hardpoint.cli.training_kinds import CHANGES, RECIPES
+from hardpoint.cli.training_kinds import CHANGES
 
 Word = Literal["gradients", "scores", "labels"]
 Format = Literal["html", "json", "sarif", "junit"]
@@ -57,7 +57,13 @@ def _changes(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _recipe(text: str) -> str:
-    return read_part(text, RECIPES, "recipe").text
+    if text == "default":
+        return text
+    from hardpoint.cli.training_made import (
+        read_recipe,  # loads what trains, which other commands need not wait for
+    )
+
+    return read_recipe(text).text
 
 
 def _detectors(texts: tuple[str, ...]) -> tuple[str, ...]:

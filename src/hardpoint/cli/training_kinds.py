@@ -1,8 +1,8 @@
-"""The recipes and changes of a batch that a file of settings can name."""
+"""The changes of a batch that a file of settings can name."""
 
 from __future__ import annotations
 
-from hardpoint.cli.defence_kinds import Kind, flag, number, whole, word
+from hardpoint.cli.defence_kinds import Kind, number, whole
 
 CHANGES = {
     "flip": Kind("Flip"),
@@ -10,25 +10,4 @@ CHANGES = {
     "cutout": Kind("Cutout", {"size": whole}),
     "mixup": Kind("Mixup", {"share": number}),
     "jitter": Kind("Jitter", {"sigma": number}),
-}
-
-_STEPS = {"steps": whole, "length": number}
-_BOUNDS = {"reach": number, "warmup": number, "reset": flag}
-RECIPES = {
-    "default": Kind("default"),
-    "plain": Kind("Plain"),
-    "fgsm_rs": Kind("FgsmRs", {"length": number}),
-    "n_fgsm": Kind("NFgsm", {"noise": number, "length": number}),
-    "free": Kind("Free", {"replays": whole}),
-    "atta": Kind("Atta", {**_STEPS, "renew": whole}),
-    "pgd": Kind("Pgd", _STEPS),
-    "trades": Kind("Trades", {"beta": number, **_STEPS}),
-    "mart": Kind("Mart", {"weight": number}),
-    "awp": Kind("Awp", {"inner": word, "gamma": number}),
-    "mixed": Kind("Mixed", {"inner": word, "clean": number}),
-    "noise": Kind("Noise", {"sigma": number}),
-    "ibp": Kind("Ibp", {"clean_first": number, "clean": number, **_BOUNDS}),
-    "crown_ibp": Kind("CrownIbp", {"crown": number, **_BOUNDS}),
-    "sabr": Kind("Sabr", {"part": number, "steps": whole, **_BOUNDS}),
-    "mtl_ibp": Kind("MtlIbp", {"bound": number, "steps": whole, "attack_reach": number, **_BOUNDS}),
 }

@@ -2,41 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from hardpoint.cli.defence_text import read_part
-from hardpoint.cli.training_kinds import CHANGES, RECIPES
-from hardpoint.core.errors import ConfigError
-from hardpoint.core.suggest import did_you_mean
+from hardpoint.cli.defence_kinds import Kind, Reader, flag, number, whole, word
+from hardpoint.cli.defence_text import Part, read_part
+from hardpoint.cli.training_kinds import CHANGES
 from hardpoint.harden import augment
-from hardpoint.harden.names import DEFAULT
-from hardpoint.harden.recipes import (
-    Atta,
-    Awp,
-    CrownIbp,
-    FgsmRs,
-    Free,
-    Ibp,
-    Mart,
-    Mixed,
-    MtlIbp,
-    NFgsm,
-    Noise,
-    Pgd,
-    Plain,
-    Recipe,
-    Sabr,
-    Trades,
-)
+from hardpoint.harden.names import DEFAULT, NAMED, recipe_named
+from hardpoint.harden.recipes import Recipe
 
-_CLASSES: dict[str, Callable[..., Recipe]] = {
-    c.__name__: c
-    for c in (
-        *(Plain, FgsmRs, NFgsm, Atta, Free, Pgd, Trades, Mart, Awp, Mixed, Noise),
-        *(Ibp, CrownIbp, Sabr, MtlIbp),
-    )
-}
+_READERS: dict[type, Reader] = {int: whole, float: number, bool: flag, str: word}
 
 
 def made_change(text: str) -> augment.Augmentation:
@@ -50,30 +23,23 @@ def made_change(text: str) -> augment.Augmentation:
     return made
 
 
+def read_recipe(text: str) -> Part:
+    """What ``text`` says of a recipe and its options; raises ``ConfigError`` where there is none such.
+
+    >>> dict(read_recipe("grad_align:weight=0.5:inner=n_fgsm").options)
+    {'weight': 0.5, 'inner': 'n_fgsm'}
+    """
+    kinds = {DEFAULT: Kind(DEFAULT)}
+    for name, named in NAMED.items():
+        kinds[name] = Kind(name, {key: _READERS[kind] for key, kind in named.options().items()})
+    return read_part(text, kinds, "recipe")
+
+
 def made_recipe(text: str) -> Recipe | str:
     """The recipe that ``text`` names, or ``"default"``; raises ``ConfigError`` where none is.
 
     >>> made_recipe("trades:beta=3")
     Trades(beta=3.0, steps=10, length=0.25)
     """
-    part = read_part(text, RECIPES, "recipe")
-    if part.word == DEFAULT:
-        return DEFAULT
-    options: dict[str, Any] = dict(part.options)
-    if "inner" in part.kind.known:
-        options["inner"] = _inner(str(options.get("inner", "pgd")))
-    if part.word == "noise" and "sigma" not in options:
-        raise ConfigError(f"recipe {text!r} does not say how much", "write noise:sigma=0.25")
-    made: Recipe = _CLASSES[part.kind.name](**options)
-    return made
-
-
-def _inner(name: str) -> Recipe:
-    """A recipe inside another, by its name alone."""
-    simple = [
-        key for key, kind in RECIPES.items() if key not in (DEFAULT, "noise") and "inner" not in kind.known
-    ]
-    if name not in simple:
-        raise ConfigError(f"recipe {name!r} cannot stand inside another", did_you_mean(name, simple))
-    made: Recipe = _CLASSES[RECIPES[name].name]()
-    return made
+    part = read_recipe(text)
+    return DEFAULT if part.word == DEFAULT else recipe_named(part.word, part.options)

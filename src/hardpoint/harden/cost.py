@@ -13,7 +13,8 @@ from torch import Tensor
 from hardpoint.core.rng import Rng
 from hardpoint.engine.guard import full_precision, preserved_random_state
 from hardpoint.harden.learner import Batch, Learner, one_hot
-from hardpoint.harden.recipes import Atta, Attacked, NFgsm, Pgd, Plain, Recipe, Replays, ShiftsWeights
+from hardpoint.harden.recipes import Atta, Attacked, NFgsm, Pgd, Plain, Recipe
+from hardpoint.harden.recipes.recipe import replaying, shifting
 from hardpoint.harden.settings import Optimiser, Training
 
 _TURNS = 5
@@ -61,11 +62,12 @@ def measured_seconds(
 
         def update(recipe: Recipe) -> None:
             attacked = recipe.attacked(own, batch)
-            if isinstance(recipe, Replays):
+            if replaying(recipe) is not None:
                 attacked = Attacked(attacked.x.detach().requires_grad_(True))
             optimiser.zero_grad(set_to_none=True)
-            if isinstance(recipe, ShiftsWeights):
-                with recipe.shifted(own, batch, attacked):
+            shifts = shifting(recipe)
+            if shifts is not None:
+                with shifts.shifted(own, batch, attacked):
                     recipe.taught(own, batch, attacked).loss.backward()  # type: ignore[no-untyped-call]
             else:
                 recipe.taught(own, batch, attacked).loss.backward()  # type: ignore[no-untyped-call]

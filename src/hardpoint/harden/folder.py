@@ -22,7 +22,8 @@ from hardpoint.engine.twin import TwinPlan
 from hardpoint.evidence.store import RunFolder, begin_plan, read_json, write_atomically, write_json
 from hardpoint.evidence.training import TrainingRecord
 from hardpoint.harden.cost import Cost, default_recipe
-from hardpoint.harden.recipes import Carries, Recipe
+from hardpoint.harden.recipes import Recipe
+from hardpoint.harden.recipes.recipe import carrying
 from hardpoint.report.curves import drawn
 
 _OWN = ("before", "after")
@@ -95,7 +96,7 @@ class TrainingFolder:
 
     def remember(self, plan: TwinPlan, recipe: Recipe, cost: Cost) -> None:
         """Keep what was measured."""
-        search = {"steps": recipe.gradients, "remembers": isinstance(recipe, Carries)}
+        search = {"steps": recipe.gradients, "remembers": carrying(recipe) is not None}
         told = {"twin": plan.to_json(), **search, "cost": asdict(cost)}
         write_json(self.path / "measured.json", told)
 

@@ -23,7 +23,7 @@ from hardpoint.assess.progress import Progress, shown_progress
 from hardpoint.assess.result import Result
 from hardpoint.attacks.base import attack_alone, usable_threat
 from hardpoint.core.access import Access
-from hardpoint.core.errors import ConfigError, DataError, ModelError, ThreatError
+from hardpoint.core.errors import DataError, ModelError, ThreatError
 from hardpoint.core.rng import Rng, split_rows
 from hardpoint.core.rows import chunks
 from hardpoint.data import Dataset, MemoryDataset, check_dataset
@@ -39,7 +39,8 @@ from hardpoint.harden.cost import Cost, measured_seconds, within_budget
 from hardpoint.harden.folder import TrainingFolder
 from hardpoint.harden.learner import CraftMode, Learner
 from hardpoint.harden.names import DEFAULT, recipe_named
-from hardpoint.harden.recipes import Noise, Plain, Prepares, Proves, Recipe
+from hardpoint.harden.recipes import Noise, Plain, Proves, Recipe
+from hardpoint.harden.recipes.recipe import check_recipe, preparing, proving
 from hardpoint.harden.result import HardenResult
 from hardpoint.harden.settings import Training
 from hardpoint.harden.trainer import Lesson, Trainer, Validate
@@ -128,8 +129,9 @@ def harden(
             folder.begin(about)
         before = _assessed(given, held_out, wanted, BEFORE, mode, seed, run, display, None)
         fresh = copy.deepcopy(given.module)
-        if isinstance(known, Prepares):
-            fresh = known.prepared(fresh, Rng(seed).fork("weights"))
+        begins = None if isinstance(known, str) else preparing(known)
+        if begins is not None:
+            fresh = begins.prepared(fresh, Rng(seed).fork("weights"))
         own = replace(given, module=fresh.train())
         learner, chosen, cost = _prepared(own, lesson, wanted, known, training, craft_mode, folder)
         trainer = Trainer(
@@ -189,8 +191,8 @@ def optional_dataset(test: Dataset | tuple[Any, Any] | None) -> Dataset | None:
 
 
 def usable(threat: Threat | Perturbation, model: TorchModel, recipe: Recipe | str) -> Threat:
-    if not isinstance(recipe, str) and (isinstance(recipe, type) or not isinstance(recipe, Recipe)):
-        raise ConfigError(f"{recipe!r} is no recipe", 'give one, or a name such as "trades"')
+    if not isinstance(recipe, str):
+        check_recipe(recipe)
     wanted = usable_threat(threat, model, Access.LABELS)
     if not isinstance(wanted.goal, Untargeted):
         raise ThreatError(
@@ -214,8 +216,9 @@ def _lesson(
     if share * len(data) < 1:
         return Lesson(data, everyone, classes, None)
     rows, held = split_rows(len(data), share, Rng(seed).fork("validation"))
-    if isinstance(recipe, Proves):
-        return Lesson(data, rows, classes, _proof(model, data, held, threat, recipe))
+    proof = None if isinstance(recipe, str) else proving(recipe)
+    if proof is not None:
+        return Lesson(data, rows, classes, _proof(model, data, held, threat, proof))
     attack = None if isinstance(recipe, Plain | Noise) else arsenal_for(threat.perturbation, classes).quick
     return Lesson(data, rows, classes, _validation(model, data, held, threat, attack, seed))
 

@@ -81,6 +81,8 @@ class Learner:
         self.model, self.perturbation, self.craft_mode, self.plan = model, perturbation, craft_mode, plan
         self.strength = 1.0
         """The share of the budget that the attacker has at this point of the training."""
+        self.temperature = 1.0
+        """What scores are divided by, those of the network and of its copy."""
         self._shadow = Shadow(model, plan) if craft_mode is CraftMode.EVAL else None
         self._is_fresh = False
         self._bound: tuple[Tensor, tuple[Perturbation, float], Region] | None = None
@@ -92,7 +94,10 @@ class Learner:
 
     def scores(self, x: Tensor) -> Tensor:
         """``[b, K]``: what the network answers while it learns, differentiably down to its weights."""
-        return self.model.module_scores(self.module(x))
+        return self._cooled(self.model.module_scores(self.module(x)))
+
+    def _cooled(self, scores: Tensor) -> Tensor:
+        return scores if self.temperature == 1 else scores / self.temperature
 
     def graph(self, x: Tensor) -> Graph:
         """The network as bounds know it, in the mode that it was in when first asked; ``x`` are inputs it takes."""
@@ -111,7 +116,8 @@ class Learner:
             if not self._is_fresh:
                 self._shadow.follow()
                 self._is_fresh = True
-            yield self._shadow.raw_scores
+            ask = self._shadow.raw_scores
+            yield ask if self.temperature == 1 else lambda x: self._cooled(ask(x))
             return
         with frozen_parameters(self.module), resting_norms(self.module):
             yield self.scores
@@ -127,6 +133,12 @@ class Learner:
         """The same network and copy under another threat."""
         other = copy.copy(self)
         other.perturbation = perturbation
+        return other
+
+    def cooled(self, temperature: float) -> Learner:
+        """The same network and copy with scores divided by ``temperature``, beside what they were divided by."""
+        other = copy.copy(self)
+        other.temperature = self.temperature * temperature
         return other
 
 

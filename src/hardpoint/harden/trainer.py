@@ -25,7 +25,8 @@ from hardpoint.harden.averaging import Average
 from hardpoint.harden.checkpoint import Checkpoint, optimiser_tensors, restore_optimiser, under
 from hardpoint.harden.learner import Batch, Learner, one_hot
 from hardpoint.harden.memory import Memory
-from hardpoint.harden.recipes import Attacked, Carries, Recipe, Replays, ShiftsWeights, longer
+from hardpoint.harden.recipes import Attacked, Recipe, longer
+from hardpoint.harden.recipes.recipe import carrying, replaying, shifting
 from hardpoint.harden.settings import Optimiser, Pace, Precision, Training
 from hardpoint.harden.watch import Watch, agreement
 
@@ -109,7 +110,7 @@ class Trainer:
         self.history: tuple[Epoch, ...] = ()
         self.best: dict[str, Tensor] = {}
         self.memory: Memory | None = None
-        if isinstance(recipe, Carries):
+        if carrying(recipe) is not None:
             self.memory = Memory(len(lesson.data), lesson.data.shape, training.augment)
         self.watch = Watch()
         self._safe: dict[str, Tensor] | None = None
@@ -118,8 +119,12 @@ class Trainer:
     @property
     def epochs(self) -> int:
         """How many passes are made over the data; recipes that replay each batch make fewer."""
-        replays = self.recipe.replays if isinstance(self.recipe, Replays) else 1
-        return max(1, math.ceil(self.training.epochs / replays))
+        return max(1, math.ceil(self.training.epochs / self._replays))
+
+    @property
+    def _replays(self) -> int:
+        part = replaying(self.recipe)
+        return 1 if part is None else part.replays
 
     def run(self) -> tuple[Epoch, ...]:
         """Train to the end, from the checkpoint where there is one; the network then has the best weights."""
@@ -178,10 +183,9 @@ class Trainer:
             x, targets = change(x, targets, draws, rows.to(self.device))
         if self.training.augment:
             x = self.learner.model.box.clamp(x)
-        replays = self.recipe.replays if isinstance(self.recipe, Replays) else 1
         if offset is not None and offset.shape != x.shape:
             offset = None
-        for replay in range(replays):
+        for replay in range(self._replays):
             part = Batch(
                 x, y, targets.to(x.dtype), rows.to(self.device), rng.fork(f"update {replay}"), offset
             )
@@ -192,22 +196,22 @@ class Trainer:
 
     def _remembered(self, batch: Batch, rng: Rng, number: int) -> Batch:
         """The batch with the examples of the last epoch."""
-        recipe, memory = self.recipe, self.memory
+        part, memory = carrying(self.recipe), self.memory
         assert memory is not None
-        if not isinstance(recipe, Carries) or (number - 1) % (recipe.renew or self.epochs) == 0:
+        if part is None or (number - 1) % (part.renew or self.epochs) == 0:
             return replace(batch, offset=None)
         return replace(batch, offset=memory.take(batch.index, self.learner.region(batch), rng))
 
     def _update(self, batch: Batch, sums: _Sums, rng: Rng) -> Tensor | None:
-        recipe = self.recipe
+        recipe, replays, shifts = self.recipe, replaying(self.recipe), shifting(self.recipe)
         attacked = recipe.attacked(self.learner, batch)
         if self.memory is not None:
             self.memory.keep(batch.index, attacked.x, self.learner.region(batch), rng)
-        if isinstance(recipe, Replays) or (attacked.slope is not None and sums.updates % _LOOK_EVERY == 0):
+        if replays is not None or (attacked.slope is not None and sums.updates % _LOOK_EVERY == 0):
             attacked = Attacked(attacked.x.detach().requires_grad_(True), attacked.slope)
         around: AbstractContextManager[None] = nullcontext()
-        if isinstance(recipe, ShiftsWeights):
-            around = recipe.shifted(self.learner, batch, attacked)
+        if shifts is not None:
+            around = shifts.shifted(self.learner, batch, attacked)
         self.optimiser.zero_grad(set_to_none=True)
         with around:
             with torch.enable_grad(), self._autocast():
@@ -233,8 +237,8 @@ class Trainer:
         sums.updates += 1
         if attacked.slope is not None and slope is not None and self.learner.strength == 1:
             self._look(attacked.slope, slope, sums)
-        if isinstance(recipe, Replays) and slope is not None:
-            return recipe.moved(self.learner, batch, attacked, slope)
+        if replays is not None and slope is not None:
+            return replays.moved(self.learner, batch, attacked, slope)
         return None
 
     def _look(self, before: Tensor, after: Tensor, sums: _Sums) -> None:

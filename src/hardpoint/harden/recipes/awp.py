@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -39,6 +39,9 @@ class Awp:
     @property
     def gradients(self) -> int:
         return self.inner.gradients
+
+    def around(self, inner: Recipe) -> Recipe:
+        return replace(self, inner=inner)
 
     def attacked(self, learner: Learner, batch: Batch) -> Attacked:
         return self.inner.attacked(learner, batch)

@@ -5,21 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hardpoint.harden.recipes.atta import Atta
-from hardpoint.harden.recipes.awp import Awp
-from hardpoint.harden.recipes.mixed import Mixed
 from hardpoint.harden.recipes.pgd import Pgd
-from hardpoint.harden.recipes.recipe import Recipe
+from hardpoint.harden.recipes.recipe import Recipe, Wraps
 
 
 def longer(recipe: Recipe) -> Recipe:
     """The recipe with twice the gradient steps; two, for those that take one.
 
-    >>> from hardpoint.harden.recipes.single_step import NFgsm
+    >>> from hardpoint.harden.recipes import Awp, NFgsm
     >>> longer(NFgsm()).name, longer(Atta()).name, longer(Awp(NFgsm())).name
     ('pgd-2', 'atta-2', 'awp(pgd-2)')
     """
-    if isinstance(recipe, Awp | Mixed):
-        return replace(recipe, inner=longer(recipe.inner))
     if isinstance(recipe, Atta | Pgd):
         return replace(recipe, steps=2 * recipe.steps)
+    if isinstance(recipe, Wraps):
+        return recipe.around(longer(recipe.inner))
     return Pgd(steps=2)

@@ -59,6 +59,9 @@ class Mixed:
     def gradients(self) -> int:
         return self.inner.gradients
 
+    def around(self, inner: Recipe) -> Recipe:
+        return replace(self, inner=inner)
+
     def attacked(self, learner: Learner, batch: Batch) -> Attacked:
         return self.inner.attacked(learner, batch)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -98,14 +99,6 @@ class Carries(Protocol):
         ...
 
 
-def alone(inner: Recipe, name: str) -> None:
-    """Raise ``ConfigError`` for a recipe that cannot be inside ``name``, which would leave out what it does besides."""
-    if isinstance(inner, ShiftsWeights | Replays | Carries | Prepares | Proves):
-        raise ConfigError(
-            f"{name} around {inner.name} would leave out a part of it", "put any other recipe inside"
-        )
-
-
 @runtime_checkable
 class Prepares(Protocol):
     """A recipe that begins from other weights than those that the network has."""
@@ -122,3 +115,65 @@ class Proves(Protocol):
     def proven(self, model: TorchModel, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
         """Bool ``[n]``: which of the inputs ``x`` ``[n, ...]`` are proven to stay in their class ``y``."""
         ...
+
+
+@runtime_checkable
+class Wraps(Protocol):
+    """A recipe around another, which changes what is learned and leaves all else that the other does."""
+
+    @property
+    def inner(self) -> Recipe:
+        """The other."""
+        ...
+
+    def around(self, inner: Recipe) -> Recipe:
+        """The same around another."""
+        ...
+
+
+def layers(recipe: Recipe) -> Iterator[Recipe]:
+    """The recipe, the one that it is around, the one that this is around, and so on."""
+    yield recipe
+    while isinstance(recipe, Wraps):
+        recipe = recipe.inner
+        yield recipe
+
+
+def shifting(recipe: Recipe) -> ShiftsWeights | None:
+    """The part of ``recipe`` that takes the loss at other weights."""
+    return next((part for part in layers(recipe) if isinstance(part, ShiftsWeights)), None)
+
+
+def replaying(recipe: Recipe) -> Replays | None:
+    """The part of ``recipe`` that learns several times from a batch."""
+    return next((part for part in layers(recipe) if isinstance(part, Replays)), None)
+
+
+def carrying(recipe: Recipe) -> Carries | None:
+    """The part of ``recipe`` that goes on from the last epoch's examples."""
+    return next((part for part in layers(recipe) if isinstance(part, Carries)), None)
+
+
+def preparing(recipe: Recipe) -> Prepares | None:
+    """The part of ``recipe`` that begins from other weights."""
+    return next((part for part in layers(recipe) if isinstance(part, Prepares)), None)
+
+
+def proving(recipe: Recipe) -> Proves | None:
+    """The part of ``recipe`` whose networks are to be proven safe."""
+    return next((part for part in layers(recipe) if isinstance(part, Proves)), None)
+
+
+def check_recipe(value: object) -> None:
+    """Raise ``ConfigError`` for anything but a recipe."""
+    if isinstance(value, type) or not isinstance(value, Recipe):
+        raise ConfigError(f"{value!r} is no recipe", 'give one, or a name such as "trades"')
+
+
+def alone(inner: Recipe, name: str) -> None:
+    """Raise ``ConfigError`` for a recipe that cannot be inside ``name``, which would leave out what it does besides."""
+    check_recipe(inner)
+    if any(part(inner) is not None for part in (shifting, replaying, carrying, preparing, proving)):
+        raise ConfigError(
+            f"{name} around {inner.name} would leave out a part of it", "put any other recipe inside"
+        )

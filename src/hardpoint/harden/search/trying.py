@@ -20,7 +20,8 @@ from hardpoint.engine.guard import preserved_random_state
 from hardpoint.evidence.search import Trial
 from hardpoint.evidence.training import Epoch
 from hardpoint.harden.harden import harden
-from hardpoint.harden.recipes import Recipe, Replays
+from hardpoint.harden.recipes import Recipe
+from hardpoint.harden.recipes.recipe import replaying
 from hardpoint.harden.search.limits import Size
 from hardpoint.harden.search.proposals import Proposal, given_up
 from hardpoint.harden.settings import Training
@@ -56,8 +57,8 @@ class Session:
     @property
     def epochs(self) -> int:
         """Of a whole training."""
-        replays = self.recipe.replays if isinstance(self.recipe, Replays) else 1
-        return max(1, math.ceil(self.training.epochs / replays))
+        part = replaying(self.recipe)
+        return max(1, math.ceil(self.training.epochs / (1 if part is None else part.replays)))
 
     def network(self, number: int, proposal: Proposal | None) -> TorchModel:
         """The network of a trial before training; the baseline's weights are those it has."""
