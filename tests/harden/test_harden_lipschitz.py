@@ -415,3 +415,15 @@ def test_networks_that_cannot_be_changed():
     before = state_of(net)
     almost_orthogonal(net), spectrally_normed(net, x)
     assert same(before, state_of(net))
+
+
+def test_one_score_for_two_classes_proves_its_own_distance_and_no_more() -> None:
+    line = nn.Sequential(nn.Linear(2, 1, bias=False)).eval()
+    with torch.no_grad():
+        line[0].weight.copy_(torch.tensor([[0.6, 0.8]]))
+    model = TorchModel(line, input_range=(-10.0, 10.0))
+    x = torch.tensor([[0.3, 0.4], [-3.0, -4.0], [0.3, 0.4]])
+    radius = certified_radius(model, x, torch.tensor([1, 0, 0]))  # the line of equal scores is |w x| away
+    assert radius.tolist() == pytest.approx([0.5, 5.0, 0.0], rel=1e-4)
+    assert bool((radius <= torch.tensor([0.5, 5.0, 0.0])).all())
+    assert certified_radius(model, x[:0], torch.zeros(0, dtype=torch.int64)).shape == (0,)

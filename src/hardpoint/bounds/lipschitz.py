@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -50,8 +52,9 @@ def certified_radius(model: TorchModel, x: Tensor, y: Tensor) -> Tensor:
     does not answer that at the input itself.
 
     The margin between the class and the next one over √2 times the Lipschitz bound (Tsuzuku, Sato and Sugiyama,
-    "Lipschitz-margin training", NeurIPS 2018). It holds for the network as real numbers compute it; a
-    hundred-thousandth of the largest score is taken off the margin for the rounding of the scores.
+    "Lipschitz-margin training", NeurIPS 2018); over twice the bound where one score stands for both classes. Scores are
+    computed in float64. The radius holds for the network as real numbers compute it; a hundred-thousandth of
+    the largest score is taken off the margin for what float32 rounds, which is an allowance and no proof.
 
     Args:
         model: its scores are the network's own, no probabilities.
@@ -66,13 +69,22 @@ def certified_radius(model: TorchModel, x: Tensor, y: Tensor) -> Tensor:
         raise ModelError("the network is in training mode", "call its eval() before")
     if model.probabilities:
         raise UnknownOperator("no bound is known for probabilities", "let the network return class scores")
-    steepest = lipschitz_bound(model.module)
+    if not len(x):
+        return torch.zeros(0, dtype=torch.float64, device=x.device)
+    exact = replace(model, module=copy.deepcopy(model.module).double())
     with full_precision(), preserved_random_state():
-        scores = torch.cat([model.scores(part) for part in chunks(x, _EVERY)]).double()
+        alone = exact.module(x[:1].to(exact.device).double())
+        if not isinstance(alone, Tensor):
+            raise UnknownOperator(
+                "no bound is known for several outputs", "return one tensor of class scores"
+            )
+        scores = torch.cat([exact.scores(part.double()) for part in chunks(x, _EVERY)])
+    apart = 2.0 if alone.dim() == 1 or alone.shape[1] == 1 else math.sqrt(2)  # how fast a margin changes
+    steepest = apart * lipschitz_bound(model.module)
     own = scores.gather(1, y.view(-1, 1)).squeeze(1)
     next_best = scores.scatter(1, y.view(-1, 1), -torch.inf).amax(1)
     margin = own - next_best - _ROUNDING * scores.abs().amax(1)
-    radius = margin.clamp_min(0.0) / (math.sqrt(2) * steepest) if steepest > 0 else margin.sign() * math.inf
+    radius = margin.clamp_min(0.0) / steepest if steepest > 0 else margin.sign() * math.inf
     return radius.where(margin > 0, 0.0)
 
 

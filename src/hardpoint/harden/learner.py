@@ -125,9 +125,11 @@ class Learner:
     def region(self, batch: Batch, perturbation: Perturbation | None = None) -> Region:
         """The allowed inputs around those of the batch, by the threat's or another ``perturbation``."""
         wanted = perturbation or self.perturbation
-        return (wanted if self.strength == 1 else wanted.scaled(self.strength)).around(
-            batch.x, self.model.box
-        )
+        asked = wanted, self.strength
+        if self._bound is None or self._bound[0] is not batch.x or self._bound[1] != asked:
+            reduced = wanted if self.strength == 1 else wanted.scaled(self.strength)
+            self._bound = batch.x, asked, reduced.around(batch.x, self.model.box)
+        return self._bound[2]
 
     def under(self, perturbation: Perturbation) -> Learner:
         """The same network and copy under another threat."""
