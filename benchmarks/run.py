@@ -34,6 +34,7 @@ LONG = (
     "stacks",
     "table_hardening",
     "tables",
+    "trades_step",
 )
 """Only by name: these take from ten minutes to hours."""
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
