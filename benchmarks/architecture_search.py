@@ -19,9 +19,7 @@ from hardpoint.engine.guard import preserved_random_state
 
 def run(options: Options) -> list[Table]:
     """One table: the network made by hand, and the one that was found."""
-    n, tested, trials = (
-        (1000, 100, 3) if options.quick else (10_000, 2000, int(os.environ.get("TRIALS", "20")))
-    )
+    n, tested, trials = (1000, 100, 3) if options.quick else (4000, 2000, int(os.environ.get("TRIALS", "20")))
     (x, y), (xt, yt) = mnist_training(slice(n)), mnist()
     with preserved_random_state(seed=0):
         baseline = plain_convolutions()
@@ -33,8 +31,9 @@ def run(options: Options) -> list[Table]:
             y,
             threat=hp.Linf(0.3),
             trials=trials,
-            training=hp.Training(epochs=3 if options.quick else 15),
+            training=hp.Training(epochs=3 if options.quick else 12),
             test=(xt[:tested], yt[:tested]),
+            judged=300,
             run_dir=path,
             resume=path.exists(),
             progress=False,

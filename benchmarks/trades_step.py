@@ -1,7 +1,7 @@
 """An update by TRADES beside the textbook's, which asks for the clean answers at each step of the search.
 
-The same network, batches, starts and optimiser; the search is on the network in evaluation mode in both. What differs is
-rounding: batch norms are folded on the copy that is searched here. Processor time, one thread.
+The same network, batches, starts and optimiser; the search is on the network in evaluation mode in both. What differs
+is rounding: batch norms are folded on the copy that is searched here. Processor time, one thread.
 """
 
 from __future__ import annotations

@@ -70,7 +70,8 @@ def search(
     """Search for an architecture no larger than ``baseline`` that is more robust once it is trained in the same way.
 
     Each trial trains a network by ``recipe`` and judges it by its robust accuracy under the ``fast`` attacks, on inputs
-    that are neither trained nor tested on. Networks that fall behind are given up at a third or two of their training.
+    that are neither trained nor tested on. Networks that fall behind are given up at a third or two of their training,
+    or after it, where a short attack already breaks more of those inputs than all attacks did of the best so far.
 
     Args:
         baseline: a network to be beaten, as for ``harden``: it is trained like the others, from the weights it has.

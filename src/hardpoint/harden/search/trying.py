@@ -11,11 +11,14 @@ from typing import Any
 
 import torch
 
+from hardpoint.assess.arsenal import arsenal_for
 from hardpoint.assess.assess import assess
 from hardpoint.assess.progress import Progress, Silent
+from hardpoint.attacks.base import attack_alone
+from hardpoint.core.access import Access
 from hardpoint.core.errors import ModelError
 from hardpoint.core.rng import Rng
-from hardpoint.data import Dataset
+from hardpoint.data import Dataset, MemoryDataset
 from hardpoint.engine.guard import preserved_random_state
 from hardpoint.evidence.search import Trial
 from hardpoint.evidence.training import Epoch
@@ -119,6 +122,8 @@ def tried(session: Session, task: Task) -> Trial:
             each_epoch=watch,
         )
         began = time.monotonic()
+        if _is_behind(session, task, trained.model):
+            raise _GivenUp
         judged = assess(
             trained.model,
             session.judge,
@@ -147,3 +152,18 @@ def tried(session: Session, task: Task) -> Trial:
         seconds=judging + sum(epoch.seconds for epoch in history),
         problem=problem,
     )
+
+
+def _is_behind(session: Session, task: Task, model: TorchModel) -> bool:
+    """Whether a short attack breaks so many of the inputs that the trial cannot be the best: more would break more."""
+    best = max((trial.robust.value for trial in task.known if trial.number and trial.robust), default=0.0)
+    if task.number == 0 or best == 0:
+        return False
+    x, y = session.judge.rows(torch.arange(len(session.judge)))
+    threat = replace(session.threat, access=Access.GRADIENTS, queries=None)
+    classes = model.scores(x[:1]).shape[1]
+    attack = arsenal_for(threat.perturbation, classes).quick
+    found = attack_alone(
+        attack, replace(model, access=Access.GRADIENTS), MemoryDataset(x, y), threat, session.seed
+    )
+    return float((~found.broken).double().mean()) <= best
