@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import hardpoint as hp
 from bounded_nets import NETS, net_and_inputs
-from hardpoint.bounds import KNOWN, UnknownOperator, traced
+from hardpoint.bounds import KNOWN, UnknownOperator, interval_certified, traced
 from hardpoint.core.errors import HardpointError, ModelError
 from small_models import rand
 
@@ -227,3 +228,82 @@ def test_a_graph_reads_buffers_as_they_are():
 
 def test_the_known_names_are_listed():
     assert {"Conv2d", "BatchNorm1d", "MaxPool2d", "relu", "cat", "view"} <= set(KNOWN)
+
+
+class Aliased(nn.Module):
+    """Writes into a value that another name sees; the write does nothing at most points."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(2, 2), nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.first(x)
+        kept = h
+        h += torch.relu(self.second(x) - 1000)
+        return kept
+
+
+class OwnSum(Aliased):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.first(x)
+        h += self.second(x)
+        h *= 2.0
+        return h
+
+
+class Crowded(Aliased):
+    """Answers the opposite of what it does where a hundred ask at once."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.first(x) * (1 - 2 * (x.shape[0] // 100))
+
+
+class SeldomOff(Aliased):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("keep", torch.tensor([0.999, 0.999]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.first(x) * torch.bernoulli(self.keep)
+
+
+class Noisy(Aliased):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.first(x) + 1e-12 * torch.rand(2)
+
+
+@pytest.mark.parametrize("kind", [Aliased, Crowded, SeldomOff, Noisy])
+def test_what_a_few_points_do_not_show_is_refused(kind: type[nn.Module]) -> None:
+    with pytest.raises(UnknownOperator):
+        traced(kind().eval(), torch.zeros(1, 2))
+
+
+def test_a_sum_in_place_that_nobody_else_sees_is_a_sum() -> None:
+    net, x = OwnSum().double().eval(), torch.rand(5, 2).double()
+    torch.testing.assert_close(traced(net, x)(x), net(x))
+
+
+def test_the_shape_of_one_input_may_be_asked_for() -> None:
+    class Flat(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.view(x.shape[0], x.shape[1] * x.size(2))
+
+    x = torch.rand(4, 2, 3)
+    assert torch.equal(traced(Flat(), x)(x), x.flatten(1))
+
+
+def test_a_network_that_keeps_what_it_computes_is_refused_in_words() -> None:
+    class Keeps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.last = self.layer(x)
+            return self.last
+
+    net, x = Keeps().eval(), torch.rand(2, 2)
+    net(x)
+    with pytest.raises(ModelError, match="cannot be copied"):
+        interval_certified(net, x, torch.tensor([0, 1]), hp.Linf(0.1))

@@ -348,3 +348,33 @@ def test_what_cannot_be_proven_about_is_an_error():
 def test_an_infinite_budget_is_the_whole_input_range():
     net = linear(torch.tensor([[0.0], [0.1]]), torch.tensor([1.0, 0.0]))
     assert bool(interval_certified(net, torch.tensor([[0.3]]), torch.tensor([0]), hp.Linf(math.inf)))
+
+
+class Shared(nn.Module):
+    """Two rows of weights, and one bias for both."""
+
+    def __init__(self, bias: torch.Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.tensor([[0.0, 0.0], [1.0, -1.0]])), nn.Parameter(bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.weight, self.bias)
+
+
+@pytest.mark.parametrize("bias", [torch.tensor([100.0]), torch.tensor(100.0), torch.tensor([100.0, 100.0])])
+def test_a_bias_that_all_classes_share_separates_none(bias: torch.Tensor) -> None:
+    x = torch.tensor([[0.5, 0.45], [0.9, 0.1]])
+    proven = interval_certified(Shared(bias).eval(), x, torch.tensor([1, 1]), hp.Linf(0.3))
+    assert proven.tolist() == [False, True]
+
+
+def test_labels_of_any_whole_kind_and_no_others() -> None:
+    net, x, y = nn.Sequential(nn.Linear(2, 2)).eval(), torch.rand(3, 2), torch.tensor([0, 1, 1])
+    known = interval_certified(net, x, y, hp.Linf(0.01))
+    for kind in (torch.uint8, torch.int32):
+        assert torch.equal(interval_certified(net, x, y.to(kind), hp.Linf(0.01)), known)
+    for wrong in (y.bool(), y.float(), y.tolist(), y[:2]):
+        with pytest.raises(DataError):
+            interval_certified(net, x, wrong, hp.Linf(0.01))
+    with pytest.raises(DataError):
+        interval_certified(net, x[0], y[:1], hp.Linf(0.01))

@@ -16,7 +16,7 @@ import hardpoint as hp
 from hardpoint.bounds import UnknownOperator, certified_radius, lipschitz_bound
 from hardpoint.bounds.gram import phases
 from hardpoint.cli.training_made import made_recipe
-from hardpoint.core.errors import ConfigError, ModelError, ThreatError
+from hardpoint.core.errors import ConfigError, DataError, ModelError, ThreatError
 from hardpoint.engine.shadow import Shadow
 from hardpoint.engine.twin import TwinPlan
 from hardpoint.harden import Training
@@ -213,7 +213,7 @@ def test_the_radius_of_a_linear_network_is_its_distance():
     gap = net(x)[:, 0] - net(x)[:, 1]
     found = certified_radius(TorchModel(net, input_range=(-9, 9)), x, y)
     torch.testing.assert_close(found, (gap / (2 * w.norm())).abs().detach(), rtol=1e-3, atol=1e-4)
-    assert not certified_radius(TorchModel(net), x, 1 - y).any()
+    assert not certified_radius(TorchModel(net, input_range=(-9, 9)), x, 1 - y).any()
 
 
 def test_no_attack_succeeds_within_a_certified_radius():
@@ -279,10 +279,8 @@ def test_what_proves_nothing_is_refused():
     strange = nn.Sequential(nn.Linear(2, 2), nn.Softmax(1))
     with pytest.raises(UnknownOperator, match="Softmax"):
         hp.harden(strange, x, y, threat=hp.L2(0.1), recipe="lipschitz", training=short, progress=False)
-    with pytest.raises(UnknownOperator, match="probabilities"):
+    with pytest.raises(ModelError, match="probabilities"):
         certified_radius(TorchModel(plane().eval(), probabilities=True), x, y)
-    with pytest.raises(ModelError, match="training mode"):
-        certified_radius(TorchModel(plane().train()), x, y)
     for make in (lambda: LipschitzMargin(reach=0), lambda: LipschitzMargin(temperature=math.nan)):
         with pytest.raises(ConfigError):
             make()
@@ -427,3 +425,42 @@ def test_one_score_for_two_classes_proves_its_own_distance_and_no_more() -> None
     assert radius.tolist() == pytest.approx([0.5, 5.0, 0.0], rel=1e-4)
     assert bool((radius <= torch.tensor([0.5, 5.0, 0.0])).all())
     assert certified_radius(model, x[:0], torch.zeros(0, dtype=torch.int64)).shape == (0,)
+
+
+def test_a_layer_that_is_there_twice_counts_twice() -> None:
+    layer = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(3 * torch.eye(2))
+    assert lipschitz_bound(nn.Sequential(layer, nn.Flatten(), layer)) == pytest.approx(9)
+    assert lipschitz_bound(nn.Sequential(nn.Sequential(layer, layer), layer)) == pytest.approx(27)
+
+
+def test_what_is_said_of_a_layer_is_believed_of_its_own_forward_only() -> None:
+    class Louder(GroupSort):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 5 * super().forward(x)
+
+    class Told(Louder):
+        lipschitz = 5.0
+
+    assert lipschitz_bound(nn.Sequential(Told())) == 5
+    hooked, replaced = GroupSort(), nn.Linear(2, 2)
+    hooked.register_forward_hook(lambda *given: 100 * given[2])
+    replaced.forward = lambda x: 100 * x  # type: ignore[method-assign]
+    for layer in (Louder(), hooked, replaced):
+        with pytest.raises(UnknownOperator):
+            lipschitz_bound(nn.Sequential(layer))
+
+
+def test_a_radius_of_a_network_that_learns_or_of_labels_it_lacks_is_refused() -> None:
+    learning = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2)).eval()
+    learning[0].train()
+    x = torch.rand(3, 2)
+    with pytest.raises(ModelError):
+        certified_radius(learning, x, torch.tensor([0, 1, 1]))
+    net = nn.Sequential(nn.Linear(2, 2)).eval()
+    for y in ([0, 5, 1], [0, -1, 1], [0], [0.0, 1.0, 1.0]):
+        with pytest.raises(DataError):
+            certified_radius(net, x, torch.tensor(y))
+    known = certified_radius(net, x, torch.tensor([0, 1, 1]))
+    assert torch.equal(known, certified_radius(TorchModel(net), x, torch.tensor([0, 1, 1]).int()))

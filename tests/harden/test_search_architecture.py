@@ -104,7 +104,12 @@ def test_a_space_counts_what_it_holds() -> None:
         (lambda: Space(kernel=(3, 3)), "kernel is"),
         (lambda: Space(size=(0.0, 1.0)), "size is"),
         (lambda: Space(size=(1.5,)), "size is"),
+        (lambda: Space(stride=(0,)), "stride is"),
+        (lambda: Space(activation=("relu",)), "activation is"),  # type: ignore[arg-type]
+        (lambda: Space(depth=([1],)), "depth is"),  # type: ignore[arg-type]
+        (lambda: Space(size=("a",)), "size is"),  # type: ignore[arg-type]
         (lambda: Limits(0, 5), "limits of 0 weights"),
+        (lambda: Limits(float("nan"), 5), "limits of nan weights"),  # type: ignore[arg-type]
     ],
 )
 def test_nonsense_is_refused(build: Any, what: str) -> None:

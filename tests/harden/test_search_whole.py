@@ -235,3 +235,52 @@ def test_the_picture_shows_what_was_trained_to_the_end() -> None:
     assert root.tag.endswith("svg")
     ElementTree.fromstring(drawn(SearchRecord("t", "r", 3, 3, 9, 9, ())))
     ElementTree.fromstring(drawn(SearchRecord("t", "r", 3, 3, 9, 9, (trial(0, 0.0),))))
+
+
+def test_a_baseline_that_cannot_be_trained_does_not_end_the_search(
+    quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, calls = trying.harden, []
+
+    def broken(*args: Any, **more: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise ModelError("the loss is not finite", "train slower")
+        return trained(*args, **more)
+
+    monkeypatch.setattr(trying, "harden", broken)
+    x, y = plane(20, seed=9)
+    scores = hp.Threat(hp.Linf(0.02), access=Access.SCORES, queries=10)
+    result = searched(tmp_path / "run", trials=1, test=(x, y), threat=scores)
+    assert [t.outcome for t in result.record.trials] == ["failed", "finished"]
+    assert result.before is None
+    assert result.after is not None
+
+
+def test_a_refused_resume_changes_nothing(quick: None, tmp_path: Path) -> None:
+    searched(tmp_path / "run", trials=1)
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    with pytest.raises(RunError, match="another seed"):
+        searched(tmp_path / "run", trials=1, resume=True, seed=4)
+    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+    other = RunFolder(tmp_path / "other")
+    other.begin({"assessments": ["linf"]}, resume=False)
+    with pytest.raises(RunError, match="holds no search"):
+        searched(tmp_path / "other", resume=True)
+    assert not other.search_path.exists()
+
+
+def test_a_network_that_a_short_attack_puts_behind_is_not_judged(
+    quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    behind = trying._is_behind
+
+    def told(*args: Any) -> bool:
+        seen.append(behind(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(trying, "_is_behind", told)
+    record = searched(None, trials=4, threat=hp.Linf(0.3)).record
+    assert seen[:2] == [False, False]  # the baseline, and the first of the others
+    assert [t.robust is None for t in record.trials] == seen

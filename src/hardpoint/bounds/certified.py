@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hardpoint.bounds.graph import Graph
 from hardpoint.bounds.interval import intervals, margin_bounds
 from hardpoint.bounds.operators.operator import Interval
-from hardpoint.bounds.tracing import traced
+from hardpoint.bounds.tracing import refuse_hooks, traced
 from hardpoint.core.box import Box
 from hardpoint.core.errors import BadModelOutput, DataError, ModelError, ThreatError
 from hardpoint.core.rows import chunks
@@ -57,22 +57,50 @@ def interval_certified(
     >>> interval_certified(net, torch.tensor([[0.7], [0.55]]), torch.tensor([1, 1]), Linf(0.1))
     tensor([ True, False])
     """
+    known, eps = provable(model, x, y), _radius(threat)
+    if not len(x):
+        return torch.zeros(0, dtype=torch.bool, device=x.device)
+    x_here, y_here = x.cpu(), y.cpu().long()
+    with full_precision():
+        module = in_double(known.module)
+        graph = traced(module, x_here[:1].double())
+        parts = [
+            _certified(graph, part, labels, known.box, eps, slack)
+            for part, labels in zip(chunks(x_here, _AT_ONCE), chunks(y_here, _AT_ONCE), strict=True)
+        ]
+    return torch.cat(parts).to(x.device)
+
+
+def provable(model: nn.Module | TorchModel, x: Tensor, y: Tensor) -> TorchModel:
+    """The model, where something can be proven of it at ``x``, ``y``.
+
+    Raises:
+        ModelError: for a network in training mode, or one that returns probabilities.
+        DataError: for inputs outside the input range, and labels that are no class numbers.
+    """
     known = model if isinstance(model, TorchModel) else TorchModel(model)
-    eps = _radius(threat)
     if known.probabilities:
         raise ModelError("the network returns probabilities", "give it without its last softmax or sigmoid")
     refuse_training_layers(known.module)
     _refuse_inputs(x, y, known.box)
-    if not len(x):
-        return torch.zeros(0, dtype=torch.bool, device=x.device)
-    with full_precision():
-        module = copy.deepcopy(known.module).double()
-        graph = traced(module, x[:1].to(known.device).double())
-        parts = [
-            _certified(graph, part.to(known.device), labels.to(known.device), known.box, eps, slack)
-            for part, labels in zip(chunks(x, _AT_ONCE), chunks(y, _AT_ONCE), strict=True)
-        ]
-    return torch.cat(parts).to(x.device)
+    return known
+
+
+def in_double(module: nn.Module) -> nn.Module:
+    """A copy in float64 on the processor, whose convolutions are sums of products and nothing else.
+
+    Raises:
+        UnknownOperator: for a module with hooks, which may change what it computes.
+        ModelError: for one that cannot be copied.
+    """
+    refuse_hooks(module)
+    try:
+        return copy.deepcopy(module).cpu().double()
+    except RuntimeError as error:  # tensors that were computed, and are kept on the module
+        raise ModelError(
+            f"the network cannot be copied: {str(error).splitlines()[0]}",
+            "do not keep what forward() computes",
+        ) from None
 
 
 def allowed_box(x: Tensor, box: Box, eps: float) -> Interval:
@@ -113,13 +141,17 @@ def _radius(threat: Threat | Perturbation) -> float:
 
 
 def _refuse_inputs(x: Tensor, y: Tensor, box: Box) -> None:
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+        raise DataError(f"inputs and labels are {type(x).__name__} and {type(y).__name__}", "give tensors")
+    if not x.is_floating_point() or x.dim() < 2:
+        raise DataError(f"inputs are {x.dtype} {tuple(x.shape)}", "give floats [n, ...]")
     if len(x) != len(y) or y.dim() != 1:
         raise DataError(
             f"there are {len(x)} inputs and labels of shape {tuple(y.shape)}", "give one label per input"
         )
     if not len(x):
         return
-    if y.is_floating_point() or int(y.min()) < 0:
+    if y.is_floating_point() or y.dtype is torch.bool or int(y.min()) < 0:
         raise DataError("labels are not whole numbers of 0 or more", "give int64 class numbers")
     outside = (~box.contains(x)).nonzero().flatten()
     if len(outside):

@@ -60,8 +60,9 @@ def _merged(layer: Weighted, span: Interval, y: Tensor) -> Tensor | None:
     """Margins through the last layer; None where each input still has several rows of features."""
     if span.low.dim() != 2:
         return None
-    weight, bias = _both_classes(layer.weight()), layer.bias() if layer.bias is not None else None
-    offset = _both_classes(bias) if bias is not None else weight.new_zeros(len(weight))
+    own, bias = layer.weight(), layer.bias() if layer.bias is not None else None
+    offset = own.new_zeros(len(own)) if bias is None else bias.expand(len(own))
+    weight, offset = _both_classes(own), _both_classes(offset)
     rows = weight[y].unsqueeze(1) - weight  # [n, K, features]
     shift = offset[y].unsqueeze(1) - offset
     low = torch.baddbmm(shift.unsqueeze(2), rows, span.middle.unsqueeze(2))

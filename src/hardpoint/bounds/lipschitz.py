@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,12 +9,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from hardpoint.bounds.certified import in_double, provable
 from hardpoint.bounds.gram import phases, shared
 from hardpoint.bounds.operators.operator import UnknownOperator
-from hardpoint.core.errors import ModelError
+from hardpoint.bounds.tracing import refuse_hooks
+from hardpoint.core.errors import DataError
 from hardpoint.core.rows import chunks
 from hardpoint.engine.guard import full_precision, preserved_random_state
-from hardpoint.engine.lean import has_hooks
 from hardpoint.models.torch import TorchModel
 
 _UP = 1 + 1e-9
@@ -44,10 +44,11 @@ def lipschitz_bound(network: nn.Module) -> float:
     >>> lipschitz_bound(nn.Sequential(nn.Flatten(), nn.ReLU()))
     1.0
     """
+    refuse_hooks(network)
     return math.prod(_bound(layer, name) for name, layer in _in_order(network, "the network"))
 
 
-def certified_radius(model: TorchModel, x: Tensor, y: Tensor) -> Tensor:
+def certified_radius(model: nn.Module | TorchModel, x: Tensor, y: Tensor) -> Tensor:
     """float64 ``[n]``: the L2 radius around each input within which the network answers its class ``y``; 0 where it
     does not answer that at the input itself.
 
@@ -57,35 +58,39 @@ def certified_radius(model: TorchModel, x: Tensor, y: Tensor) -> Tensor:
     the largest score is taken off the margin for what float32 rounds, which is an allowance and no proof.
 
     Args:
-        model: its scores are the network's own, no probabilities.
+        model: in evaluation mode; its scores are the network's own, no probabilities.
         x: inputs ``[n, ...]``.
         y: int64 ``[n]``.
 
     Raises:
-        ModelError: for a network in training mode.
-        UnknownOperator: for one that no bound is known for, or that returns probabilities.
+        ModelError: for a network in training mode, or one that returns probabilities.
+        UnknownOperator: for one that no bound is known for.
+        DataError: for inputs outside the input range, and labels that the model does not have.
     """
-    if model.module.training:
-        raise ModelError("the network is in training mode", "call its eval() before")
-    if model.probabilities:
-        raise UnknownOperator("no bound is known for probabilities", "let the network return class scores")
+    known = provable(model, x, y)
     if not len(x):
         return torch.zeros(0, dtype=torch.float64, device=x.device)
-    exact = replace(model, module=copy.deepcopy(model.module).double())
-    with full_precision(), preserved_random_state():
-        alone = exact.module(x[:1].to(exact.device).double())
+    labels, module = y.cpu().long(), in_double(known.module)
+    exact = replace(known, module=module)
+    with full_precision(), preserved_random_state(), torch.no_grad():
+        alone = module(x[:1].cpu().double())
         if not isinstance(alone, Tensor):
             raise UnknownOperator(
                 "no bound is known for several outputs", "return one tensor of class scores"
             )
-        scores = torch.cat([exact.scores(part.double()) for part in chunks(x, _EVERY)])
+        scores = torch.cat([exact.scores(part.double()) for part in chunks(x.cpu(), _EVERY)])
+    if int(labels.max()) >= scores.shape[1]:
+        raise DataError(
+            f"there is a label {int(labels.max())}, the model has {scores.shape[1]} classes",
+            "give labels it has",
+        )
     apart = 2.0 if alone.dim() == 1 or alone.shape[1] == 1 else math.sqrt(2)  # how fast a margin changes
-    steepest = apart * lipschitz_bound(model.module)
-    own = scores.gather(1, y.view(-1, 1)).squeeze(1)
-    next_best = scores.scatter(1, y.view(-1, 1), -torch.inf).amax(1)
+    steepest = apart * lipschitz_bound(known.module)
+    own = scores.gather(1, labels.view(-1, 1)).squeeze(1)
+    next_best = scores.scatter(1, labels.view(-1, 1), -torch.inf).amax(1)
     margin = own - next_best - _ROUNDING * scores.abs().amax(1)
     radius = margin.clamp_min(0.0) / steepest if steepest > 0 else margin.sign() * math.inf
-    return radius.where(margin > 0, 0.0)
+    return radius.where(margin > 0, 0.0).to(x.device)
 
 
 def _in_order(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
@@ -93,26 +98,37 @@ def _in_order(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
     if type(module) is not nn.Sequential:
         yield name, module
         return
-    if has_hooks(module):
-        raise UnknownOperator(f"{name} has hooks", "remove them")
-    for key, child in module.named_children():
+    for key, child in module._modules.items():  # a layer that is there twice counts twice
+        assert child is not None
         yield from _in_order(child, f"layer {key!r}" if name == "the network" else f"{name[:-1]}.{key}'")
 
 
 def _bound(layer: nn.Module, name: str) -> float:
-    told = getattr(layer, "lipschitz", None)
-    if isinstance(told, float) and 0 <= told < math.inf:
+    if _tells(layer):
+        told = layer.lipschitz
+        assert isinstance(told, float)
         return told
     for kind, bound in _BOUNDS.items():
         # a subclass may compute something else; one that parametrises weights does not
         if isinstance(layer, kind) and type(layer).forward is kind.forward:
-            if any(getattr(layer, hooks, None) for hooks in ("_forward_hooks", "_forward_pre_hooks")):
-                raise UnknownOperator(f"{name} ({type(layer).__name__}) has hooks", "remove them")
             return bound(layer)
     raise UnknownOperator(
         f"no Lipschitz bound is known for {name} ({type(layer).__name__})",
         "build the network from nn.Sequential, Linear, Conv2d, GroupSort and other common layers",
     )
+
+
+def _tells(layer: nn.Module) -> bool:
+    """Whether the layer says a bound of its own: on itself, or in the class that its ``forward`` is from or below."""
+    told = getattr(layer, "lipschitz", None)
+    if not isinstance(told, float) or not 0 <= told < math.inf:
+        return False
+    if "lipschitz" in vars(layer):
+        return True
+    said, computes = (
+        next(kind for kind in type(layer).__mro__ if word in vars(kind)) for word in ("lipschitz", "forward")
+    )
+    return issubclass(said, computes)
 
 
 def _linear(layer: nn.Module) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,12 @@ _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _OWN = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 _FORM = ("shape", "size", "dim", "ndim", "ndimension", "numel", "dtype", "device")
+_IN_PLACE: Mapping[Any, Any] = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+}
 _FEW, _MORE = 2, 3  # batch sizes: what differs between them depends on the batch
 
 
@@ -50,10 +57,16 @@ def traced(module: nn.Module, x: Tensor) -> Graph:
     """
     if not len(x) or not x.is_floating_point():
         raise ModelError("a network cannot be traced without an input", "give one float input or more")
-    _refuse_hooks(module)
+    refuse_hooks(module)
     own, points = set(vars(module)), _points(x)
     try:
-        nodes = _symbols(module)
+        with preserved_random_state():
+            before = torch.get_rng_state()
+            nodes = _symbols(module)
+            if not torch.equal(before, torch.get_rng_state()):
+                raise UnknownOperator(
+                    "the network draws random numbers", "give one that answers alike each time"
+                )
         with torch.no_grad(), full_precision(), preserved_random_state(), resting_norms(module):
             graph = _Reading(module, nodes, points, made=set(vars(module)) - own).graph()
             _check(module, graph, points)
@@ -112,12 +125,15 @@ class _Reading:
 
     def _plain(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         """A value that is no tensor. Of tensors it may tell the form, such as the shape, and nothing else: what follows
-        from their content is not the same elsewhere."""
+        from their content is not the same elsewhere. What follows from the size of the batch depends on it, though it
+        may be the same for two sizes."""
         few, more = self.few[node], self.more[node]
         of_tensor = any(isinstance(self.few[source], Tensor) for source in node.all_input_nodes)
-        asks_form = node.target in _FORM or (node.target is getattr and node.args[1] in _FORM)
-        if _all(few, Tensor) or (of_tensor and not asks_form):
+        if _all(few, Tensor) or (of_tensor and not _asks_form(node)):
             raise self._call(node, args, kwargs, ()).unknown("it returns no single tensor")
+        of_shape = node.target is operator.getitem and _asks_form(node.all_input_nodes[0])
+        if _all((args, kwargs), _Varying) and not of_shape:
+            return _Varying()
         return few if _equal(few, more) else _Varying()
 
     def _given(self, value: Any) -> Any:
@@ -148,6 +164,10 @@ class _Reading:
             )
             return out
 
+        before = torch.get_rng_state()
+        now()
+        if not torch.equal(before, torch.get_rng_state()):
+            raise self._call(node, args, kwargs, ()).unknown("it draws random numbers")
         return now
 
     def _step(self, node: fx.Node, args: Any, kwargs: Any) -> Wire:
@@ -157,8 +177,8 @@ class _Reading:
         if not rows or few.shape[1:] != more.shape[1:] or not few.is_floating_point():
             raise call.unknown("its value does not have one row of floats per input")
         layer = self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
-        operator = self._operator(call, node, layer)
-        if _all((args, kwargs), _Varying) and not isinstance(operator, Reshaped):
+        read = self._operator(call, node, layer)
+        if _all((args, kwargs), _Varying) and not isinstance(read, Reshaped):
             raise call.unknown("it depends on the size of the batch")
         if _writes(node, layer) and not self._is_private(node.all_input_nodes[0]):
             raise call.unknown("it writes into a value that is used elsewhere")
@@ -166,7 +186,7 @@ class _Reading:
         if sum(bool(found) for found in wires) > 1:
             raise call.unknown("some of its inputs are given by name and some are not")
         inputs = tuple(wire.step for found in wires for wire in found)
-        self.steps.append(Step(call.what, operator, inputs))
+        self.steps.append(Step(call.what, read, inputs))
         return Wire(len(self.steps))
 
     def _operator(self, call: Call, node: fx.Node, layer: nn.Module | None) -> Operator:
@@ -178,7 +198,7 @@ class _Reading:
                 raise call.unknown("it takes more than one input")
             return read_layer(call, layer)
         target: Any = node.target
-        read = FUNCTIONS.get(target)
+        read = FUNCTIONS.get(_IN_PLACE.get(target, target))
         if read is None:
             raise call.unknown()
         return read(call)
@@ -227,8 +247,33 @@ class _Values(fx.Interpreter):
         return out
 
 
+class _Written(fx.Proxy):
+    """A value whose ``+=`` is told from ``+``: in a network it writes into the tensor, which others may see."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self._into(operator.iadd, other)
+
+    def __isub__(self, other: Any) -> fx.Proxy:
+        return self._into(operator.isub, other)
+
+    def __imul__(self, other: Any) -> fx.Proxy:
+        return self._into(operator.imul, other)
+
+    def __itruediv__(self, other: Any) -> fx.Proxy:
+        return self._into(operator.itruediv, other)
+
+    def _into(self, function: Callable[[Any, Any], Any], other: Any) -> fx.Proxy:
+        made: fx.Proxy = self.tracer.create_proxy("call_function", function, (self, other), {})
+        return made
+
+
+class _Tracer(fx.Tracer):
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Written(node, self)
+
+
 def _symbols(module: nn.Module) -> fx.Graph:
-    tracer = fx.Tracer()
+    tracer = _Tracer()
     tracer.record_stack_traces = True
     tracer.proxy_buffer_attributes = True
     try:
@@ -240,12 +285,18 @@ def _symbols(module: nn.Module) -> fx.Graph:
         ) from None
 
 
-def _refuse_hooks(module: nn.Module) -> None:
+def refuse_hooks(module: nn.Module) -> None:
+    """Raise ``UnknownOperator`` for a module that may compute something else than its layers say."""
     for name, layer in module.named_modules():
         if layer._forward_hooks or layer._forward_pre_hooks:
             raise UnknownOperator(
                 f"layer {name or type(layer).__name__!r} has hooks, which may change what it computes",
                 "remove them (weight norm: torch.nn.utils.remove_weight_norm)",
+            )
+        if "forward" in vars(layer):
+            raise UnknownOperator(
+                f"forward() of layer {name or type(layer).__name__!r} was replaced",
+                "put it into a class of its own",
             )
 
 
@@ -310,6 +361,11 @@ def _all(value: Any, kind: type) -> list[Any]:
     return []
 
 
+def _asks_form(node: fx.Node) -> bool:
+    """Whether the node is the shape, or the like, of a tensor."""
+    return node.target in _FORM or (node.target is getattr and node.args[1] in _FORM)
+
+
 def _equal(first: Any, second: Any) -> bool:
     return type(first) is type(second) and bool(first == second)
 
@@ -321,5 +377,5 @@ def _writes(node: fx.Node, layer: nn.Module | None) -> bool:
     if node.op == "call_module":
         return bool(getattr(layer, "inplace", False))
     by_place = name in ("relu", "leaky_relu", "dropout") and any(part is True for part in node.args)
-    asked = bool(node.kwargs.get("inplace")) or by_place
+    asked = bool(node.kwargs.get("inplace")) or by_place or target in _IN_PLACE
     return asked or (name.endswith("_") and not name.endswith("__"))

@@ -54,7 +54,11 @@ class Trial:
     def from_json(cls, value: Mapping[str, Any]) -> Trial:
         """The trial that ``to_json`` told."""
         rates = {key: Rate.read(value[key]) if value[key] else None for key in ("clean", "robust")}
-        return cls(**{**value, "curve": tuple(value["curve"]), **rates})
+        counts = {key: int(value[key]) for key in ("number", "weights", "operations")}
+        if bool(value["network"]) != bool(counts["number"]):
+            raise ValueError("a trial does not say what it trained")
+        curve = tuple(float(robust) for robust in value["curve"])
+        return cls(**{**value, "network": dict(value["network"]), **counts, "curve": curve, **rates})
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,9 @@ def _resolve(spec: str | Path) -> tuple[Any, bool]:
             return _call_factory(_imported_file(Path(found["file"])), found["name"]), True
         if _FACTORY.fullmatch(text):
             module, _, name = text.partition(":")
-            return _call_factory(_imported(module, Path.cwd()), name), True
+            if str(Path.cwd()) not in sys.path:
+                sys.path.insert(0, str(Path.cwd()))  # stays: the user's code may import more of itself later
+            return _call_factory(_imported(module), name), True
     path = Path(spec)
     if path.suffix == ".onnx":
         return path, False
@@ -101,11 +103,16 @@ def _imported_file(path: Path) -> ModuleType:
         raise ModelError(f"there is no file {path}", "give its path, or package.module:factory")
     if not path.stem.isidentifier():
         raise ModelError(f"{path.name} cannot be imported by its name", "rename it to letters, digits and _")
-    known = sys.modules.get(path.stem)
-    if known is None:
-        known = _imported(path.stem, path.resolve().parent)
-    if getattr(known, "__file__", None) is not None and path.samefile(str(known.__file__)):
-        return known
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(
+            folder
+        )  # behind all else, and for good: the user's code may import more of itself later
+    importlib.invalidate_caches()
+    plain = importlib.util.find_spec(path.stem)
+    origin = None if plain is None else plain.origin
+    if origin is not None and Path(origin).exists() and path.samefile(origin):
+        return _imported(path.stem)
     name = f"{path.stem}_{zlib.crc32(str(path.resolve()).encode()):08x}"  # the plain name is another module's
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -113,16 +120,13 @@ def _imported_file(path: Path) -> ModuleType:
     made = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(made)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise _raised(path, error) from error
     return made
 
 
-def _imported(module: str, folder: Path) -> ModuleType:
-    """The module, looked for in ``folder`` too."""
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))  # stays: the user's code may import more of itself later
+def _imported(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -130,11 +134,11 @@ def _imported(module: str, folder: Path) -> ModuleType:
             f"cannot import {module!r}: no module named {error.name!r}",
             "install it, or run from the folder that holds it",
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _raised(module, error) from error
 
 
-def _raised(module: str | Path, error: Exception) -> ModelError:
+def _raised(module: str | Path, error: BaseException) -> ModelError:
     return ModelError(f"importing {str(module)!r} raised {type(error).__name__}: {error}", "fix that module")
 
 

@@ -158,3 +158,20 @@ def test_what_makes_no_sense_is_refused(table):
     for wrong in ({"folds": 1}, {"most_lost": 1.0}):
         with pytest.raises(ModelError, match="GatedClassifier"):
             GatedClassifier(tree, (0,), **wrong).fit(x.numpy(), y.numpy())
+
+
+def test_what_a_gate_cannot_be_fitted_on_is_said() -> None:
+    from sklearn.tree import DecisionTreeClassifier
+
+    x, y = np.random.default_rng(0).random((40, 3)), np.arange(40) % 2
+    tied = DecisionTreeClassifier(monotonic_cst=[0, 1, 0])
+    with pytest.raises(ModelError, match="fixed columns alone"):
+        GatedClassifier(tied, fixed=(0,)).fit(x, y)
+    with pytest.raises(ModelError, match="number the classes"):
+        GatedClassifier(DecisionTreeClassifier(), fixed=(0,)).fit(x, 2 * y)
+    with pytest.raises(ModelError, match="columns are"):
+        GatedClassifier(DecisionTreeClassifier(), fixed=(7,)).fit(x, y)
+    with pytest.raises(ModelError, match="not fitted"):
+        GatedClassifier(DecisionTreeClassifier(), fixed=(0,)).predict(x)
+    with pytest.raises(ModelError, match="rows of shape"):
+        GatedClassifier(DecisionTreeClassifier(), fixed=(0,)).fit(x, y).predict(x[0])

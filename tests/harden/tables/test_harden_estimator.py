@@ -255,3 +255,13 @@ def test_what_cannot_be_done_is_refused(loans):
         harden_estimator(tree, x + 0.5, y, threat=EDITS, progress=False)
     with pytest.raises(DataError, match="rows of a table"):
         harden_estimator(tree, x.unsqueeze(1), y, threat=EDITS, progress=False)
+
+
+def test_the_rows_to_assess_on_are_not_those_to_learn_from() -> None:
+    from sklearn.tree import DecisionTreeClassifier
+
+    x = torch.rand(60, 2, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 0.5).long()
+    edits = FeatureEdits(Schema([Feature("a"), Feature("b")]), eps=0.1)
+    with pytest.raises(DataError, match="are among those"):
+        harden_estimator(DecisionTreeClassifier(), x, y, threat=edits, rounds=0, test=(x, y), progress=False)

@@ -19,7 +19,7 @@ class Leaky(Rising):
     """``max(z, slope z)`` with a slope between 0 and 1; ReLU for 0.
 
     Attributes:
-        slope: below 0.
+        slope: where ``z`` is below 0.
     """
 
     slope: float = 0.0

@@ -60,9 +60,10 @@ class Limits:
     operations: int
 
     def __post_init__(self) -> None:
-        if self.weights < 1 or self.operations < 1:
+        if not all(isinstance(most, int) and most >= 1 for most in (self.weights, self.operations)):
             raise ConfigError(
-                f"limits of {self.weights} weights and {self.operations} operations", "give 1 or more"
+                f"limits of {self.weights} weights and {self.operations} operations",
+                "give whole numbers of 1 or more",
             )
 
     @classmethod

@@ -80,8 +80,7 @@ def given_up(known: Sequence[Trial], curve: Sequence[float], epochs: int) -> boo
     >>> given_up([], [0.1], 9)
     False
     """
-    third = max(1, epochs // 3)
-    if len(curve) % third or len(curve) >= epochs:
+    if len(curve) not in (round(epochs / 3), round(2 * epochs / 3)) or len(curve) >= epochs:
         return False
     optuna = _optuna()
     pruner = optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=0)

@@ -19,7 +19,7 @@ from hardpoint.assess.cascade import Mode
 from hardpoint.assess.environment import describe_environment
 from hardpoint.assess.progress import Progress, shown_progress
 from hardpoint.assess.result import Result
-from hardpoint.core.errors import ConfigError, ModelError
+from hardpoint.core.errors import ConfigError, ModelError, RunError
 from hardpoint.core.rng import Rng, split_rows
 from hardpoint.data import Dataset, check_dataset, subset
 from hardpoint.engine.clean import first_answer
@@ -70,8 +70,9 @@ def search(
     """Search for an architecture no larger than ``baseline`` that is more robust once it is trained in the same way.
 
     Each trial trains a network by ``recipe`` and judges it by its robust accuracy under the ``fast`` attacks, on inputs
-    that are neither trained nor tested on. Networks that fall behind are given up at a third or two of their training,
-    or after it, where a short attack already breaks more of those inputs than all attacks did of the best so far.
+    that are neither trained nor tested on; a baseline that was trained before may know them. Networks that fall behind
+    are given up at a third or two of their training, or after it, where a short attack already breaks more of those
+    inputs than all attacks did of the best so far.
 
     Args:
         baseline: a network to be beaten, as for ``harden``: it is trained like the others, from the weights it has.
@@ -99,7 +100,7 @@ def search(
             trained to the end.
     """
     training, space, chosen = training or Training(), space or Space(), _recipe(recipe)
-    if not isinstance(trials, int) or trials < 1 or judged < 1:
+    if not all(isinstance(count, int) and count >= 1 for count in (trials, judged)):
         raise ConfigError(f"trials is {trials!r} and judged {judged!r}", "give 1 or more")
     if not training.validation:
         raise ConfigError("training holds no inputs back", "give Training(validation=0.05) or more")
@@ -136,7 +137,8 @@ def search(
     }
     with _folder(run_dir) as path, shown_progress(progress) as display:
         run = RunFolder(path)
-        run.begin(_header(about, wanted, mode, held_out, trials, header), resume=resume)
+        _refuse_others(run, about, resume)
+        run.begin(_header(about, wanted, mode, held_out, trials, training, header), resume=resume)
         begin_plan(run.search_path / "plan.json", about)
         session = Session(
             baseline=given,
@@ -157,7 +159,9 @@ def search(
         result = _best(session, record, isinstance(baseline, nn.Module))
         write_atomically(path / "architecture.py", result.architecture.source().encode())
         write_atomically(path / "model.safetensors", session.weights(result.found.number).read_bytes())
-        before = _assessed(_trained(session, 0, None), held_out, session, BASELINE, mode, run)
+        before = None
+        if held_out is not None and record.baseline is not None and record.baseline.robust is not None:
+            before = _assessed(_trained(session, 0, None), held_out, session, BASELINE, mode, run)
         after = _assessed(result.model, held_out, session, FOUND, mode, run)
         run.update(status="finished")
         return replace(result, before=before, after=after)
@@ -216,6 +220,18 @@ def _tasks(
             return
         asked.append(proposal)
         yield Task(number, proposal, known)
+
+
+def _refuse_others(run: RunFolder, about: dict[str, Any], resume: bool) -> None:
+    """Raise ``RunError`` where the folder holds other work than this search; nothing is written."""
+    if not resume or not run.exists:
+        return
+    plan = run.search_path / "plan.json"
+    others = [name for name in run.names() if name not in (BASELINE, FOUND)]
+    if not plan.exists() and (others or run.training_path.exists()):
+        raise RunError(f"{run.path} holds no search", "give a new folder")
+    if plan.exists():
+        begin_plan(plan, about)
 
 
 def _best(session: Session, record: SearchRecord, is_module: bool) -> SearchResult:
@@ -282,9 +298,12 @@ def _header(
     mode: Mode | str,
     test: Dataset | None,
     trials: int,
+    training: Training,
     header: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    how = f"threat={threat!r}, trials={trials}, recipe={about['recipe']}, seed={about['seed']}"
+    how = f"threat={threat!r}, trials={trials}, recipe={about['recipe']}, training={training!r}"
+    how += f", judged={about['judged']}, limits=Limits(**{about['limits']}), mode={Mode.parse(mode).value!r}"
+    how += f", seed={about['seed']}"
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": describe_environment(),

@@ -11,6 +11,18 @@ from hardpoint.core.errors import ConfigError
 from hardpoint.harden.search.architecture import Activation, Architecture, Head, Normalisation
 from hardpoint.harden.search.limits import Limits
 
+_KINDS: dict[str, tuple[tuple[type, ...], float | None]] = {
+    "depth": ((int,), 1),
+    "growth": ((int, float), 0.01),
+    "kernel": ((int,), 1),
+    "stride": ((int,), 1),
+    "activation": ((Activation,), None),
+    "norm": ((Normalisation,), None),
+    "skip": ((bool,), None),
+    "head": ((Head,), None),
+    "size": ((int, float), None),
+}
+"""What the choices of each may be, and the least of them."""
 _PICTURES_ONLY = ("growth", "kernel", "stride", "head")
 
 
@@ -39,9 +51,19 @@ class Space:
     def __post_init__(self) -> None:
         for field in fields(self):
             choices = getattr(self, field.name)
-            if not isinstance(choices, tuple | list) or not choices or len(set(choices)) < len(choices):
+            if (
+                not isinstance(choices, tuple | list)
+                or not choices
+                or len({str(c) for c in choices}) < len(choices)
+            ):
                 raise ConfigError(f"{field.name} is {choices!r}", "give a tuple of different choices")
             object.__setattr__(self, field.name, tuple(choices))
+            kinds, least = _KINDS[field.name]
+            known = all(isinstance(choice, kinds) for choice in choices)
+            if not known or (least is not None and min(choices) < least):
+                raise ConfigError(
+                    f"{field.name} is {choices!r}", f"give {' or '.join(k.__name__ for k in kinds)} each"
+                )
         if not all(0 < share <= 1 for share in self.size):
             raise ConfigError(f"size is {self.size}", "give shares of the limits, above 0 and at most 1")
 

@@ -138,8 +138,8 @@ def tried(session: Session, task: Task) -> Trial:
         clean, robust = judged.clean_accuracy, judged.robust_accuracy
     except _GivenUp:
         pass
-    except ModelError as error:  # it diverged; others may not
-        problem = str(error)
+    except (ModelError, RuntimeError) as error:  # it diverged, or there is no memory for it; others may not
+        problem = str(error).splitlines()[0]
     return Trial(
         number=task.number,
         network={} if task.proposal is None else task.proposal.to_json(),

@@ -17,8 +17,9 @@ from hardpoint.data import Dataset
 from hardpoint.engine.attack import Attack
 from hardpoint.engine.budget import Budget, Deadline
 from hardpoint.evidence.rate import Rate
+from hardpoint.harden.harden import refuse_overlap
 from hardpoint.harden.tables.examples import Examples
-from hardpoint.harden.tables.fitting import is_fitted
+from hardpoint.harden.tables.fitting import is_fitted, wrapped
 from hardpoint.harden.tables.gate import GatedClassifier, fixed_features
 from hardpoint.harden.tables.measure import measure, measured, strongest_attacks, table_edits
 from hardpoint.harden.tables.mixing import worst_rows
@@ -104,11 +105,15 @@ def harden_estimator(
     _check(rounds, asks, weight, attacked, most_lost, validation)
     data = as_dataset(x, y)
     held_out = None if test is None else as_dataset(*test) if isinstance(test, tuple | list) else test
+    if held_out is not None:
+        refuse_overlap(data, held_out)
     rows, labels = data.rows(torch.arange(len(data)))
     if rows.dim() != 2:
         raise DataError(f"the inputs have shape {list(rows.shape[1:])}", "give rows of a table")
     if evading is not None and not bool((labels == evading).any()):
         raise DataError(f"no row has the class {evading!r} that evades", "give one of the labels")
+    if gate is not None:
+        GatedClassifier(estimator, fixed_features(edits), most_lost=gate, seed=seed).check(rows, labels)
     limit = budget.queries if budget is not None else None
     deadline = Deadline.after(None if budget is None else budget.seconds)
     with shown_progress(progress) as display:
@@ -141,7 +146,7 @@ def harden_estimator(
         before = after = certified = None
         if held_out is not None:
             shown = held_out.rows(torch.arange(len(held_out)))
-            own = SklearnModel(getattr(estimator, "estimator", estimator)) if is_fitted(estimator) else None
+            own = wrapped(estimator) if is_fitted(estimator) else None
             before = measure(own or models[0], *shown, threat=edits, evading=evading, seed=seed)
             after = measure(model, *shown, threat=edits, evading=evading, seed=seed)
             certified = _certified(model, *shown)

@@ -36,10 +36,15 @@ def unfitted(estimator: Any) -> Any:
 def is_fitted(estimator: Any) -> bool:
     """Whether ``estimator`` answers already."""
     try:
-        SklearnModel(getattr(estimator, "estimator", estimator))
+        wrapped(estimator)
     except HardpointError:
         return False
     return True
+
+
+def wrapped(estimator: Any) -> SklearnModel:
+    """A fitted estimator as a model; raises ``ModelError`` for one that is not fitted."""
+    return estimator if isinstance(estimator, SklearnModel) else SklearnModel(estimator)
 
 
 def fitted(estimator: Any, x: Tensor, y: Tensor, weight: Tensor | None = None) -> SklearnModel:

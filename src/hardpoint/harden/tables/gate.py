@@ -108,11 +108,12 @@ class GatedClassifier:
 
         Raises:
             ThreatError: when the attacker can change every feature.
-            ModelError: for settings that make no sense.
+            ModelError: for settings that make no sense, labels that are not numbered from 0, and estimators with
+                settings for single columns, such as monotone constraints.
         """
         data = as_dataset(x, y)
         rows, labels = data.rows(torch.arange(len(data)))
-        self._check(len(rows))
+        self.check(rows, labels)
         columns = list(self.fixed)
         more = Examples.none(rows) if examples is None else examples
         sure, anchor_right, rest_right, said = self._cross_fitted(rows, labels, more, weight)
@@ -122,7 +123,9 @@ class GatedClassifier:
         self.enough_ = thresholds(sure, said, anchor_right, rest_right, len(self.classes_), self.most_lost)
         return self
 
-    def _check(self, n: int) -> None:
+    def check(self, x: Tensor, y: Tensor) -> None:
+        """Raise where the gate cannot be fitted on rows ``x`` ``[n, d]`` with labels ``y``, see ``fit``."""
+        n, d = x.shape
         if not self.fixed:
             raise ThreatError(
                 "the attacker can change every feature: there is nothing to hold on to",
@@ -133,6 +136,17 @@ class GatedClassifier:
                 f"GatedClassifier(most_lost={self.most_lost}, folds={self.folds}) on {n} rows",
                 "give 0 ≤ most_lost < 1 and from 2 folds to as many as there are rows",
             )
+        if not all(isinstance(column, int) and 0 <= column < d for column in self.fixed):
+            raise ModelError(f"the fixed columns are {self.fixed}, of {d}", "give numbers of columns")
+        if sorted(set(y.tolist())) != list(range(int(y.max()) + 1)):
+            raise ModelError(f"the labels are {sorted(set(y.tolist()))}", "number the classes from 0")
+        try:
+            fitted(self.estimator, x[:, list(self.fixed)], y)
+        except (IndexError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"the estimator cannot be fitted on the fixed columns alone ({str(error).splitlines()[0]})",
+                "give one without settings for single columns, or no gate",
+            ) from None
 
     def _cross_fitted(
         self, x: Tensor, y: Tensor, examples: Examples, weight: float
@@ -151,8 +165,8 @@ class GatedClassifier:
             right[1, out.numpy()] = (rest.predict(x[out]) == y[out]).numpy()
             anchor = fitted(self.estimator, x[~out][:, columns], y[~out])
             shares = probabilities(anchor, x[out][:, columns])
-            sure[out.numpy()], said[out.numpy()] = shares.max(1), shares.argmax(1)
-            right[0, out.numpy()] = shares.argmax(1) == y[out].numpy()
+            sure[out.numpy()], said[out.numpy()] = shares.max(1), np.asarray(anchor.classes)[shares.argmax(1)]
+            right[0, out.numpy()] = said[out.numpy()] == y[out].numpy()
         return sure, right[0], right[1], said
 
     def certified(self, x: Any) -> NDArray[np.bool_]:
@@ -179,7 +193,12 @@ class GatedClassifier:
         return self.rest_.estimator
 
     def _anchored(self, x: Any) -> Tensor:
-        return torch.as_tensor(np.asarray(x))[:, list(self.fixed)]
+        rows = torch.as_tensor(np.asarray(x))
+        if not hasattr(self, "anchor_"):
+            raise ModelError("the classifier is not fitted", "call its fit() before")
+        if rows.dim() != 2 or rows.shape[1] != self.n_features_in_:
+            raise ModelError(f"rows of shape {tuple(rows.shape)}", f"give [n, {self.n_features_in_}]")
+        return rows[:, list(self.fixed)]
 
 
 def thresholds(

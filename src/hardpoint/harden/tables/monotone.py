@@ -52,7 +52,8 @@ class MonotoneConstraints:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every column that the attacker can change is guarded."""
+        """Whether every column that the attacker can change is guarded. Of a list of names, those that are not said to
+        increase or decrease count as fixed; a schema says which are."""
         return not self.free
 
     def settings(self, estimator: Any) -> dict[str, Any]:
@@ -209,7 +210,12 @@ def check_monotone(
             fallen.append(number)
         if float(score[0]) > 0 >= float(score.min()):
             hidden.append(number)
-    return MonotoneCheck(len(rows) * len(share), torch.tensor(fallen), torch.tensor(hidden), deepest)
+    return MonotoneCheck(
+        len(rows) * len(share),
+        torch.tensor(fallen, dtype=torch.int64),
+        torch.tensor(hidden, dtype=torch.int64),
+        deepest,
+    )
 
 
 def _combinations(columns: int, points: int, most: int) -> Tensor:
