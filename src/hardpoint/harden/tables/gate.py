@@ -171,20 +171,22 @@ class GatedClassifier:
 
     def certified(self, x: Any) -> NDArray[np.bool_]:
         """Bool ``[n]``: the rows that the anchor answers; no edit of the other columns changes what it says."""
-        shares = probabilities(self.anchor_, self._anchored(x))
+        mine = self._anchored(x)
+        shares = probabilities(self.anchor_, mine)
         decided: NDArray[np.bool_] = shares.max(1) >= self.enough_[shares.argmax(1)]
         return decided
 
     def predict_proba(self, x: Any) -> NDArray[np.float64]:
         """``[n, K]``: the anchor's shares where it answers, elsewhere the rest's."""
-        rows = torch.as_tensor(np.asarray(x))
-        anchored = probabilities(self.anchor_, self._anchored(x))
+        rows, mine = torch.as_tensor(np.asarray(x)), self._anchored(x)
+        anchored = probabilities(self.anchor_, mine)
         decided = anchored.max(1) >= self.enough_[anchored.argmax(1)]
         return np.where(decided[:, None], anchored, probabilities(self.rest_, rows))
 
     def predict(self, x: Any) -> NDArray[Any]:
         """``[n]``: the classes."""
-        answers: NDArray[Any] = self.classes_[self.predict_proba(x).argmax(1)]
+        shares = self.predict_proba(x)
+        answers: NDArray[Any] = self.classes_[shares.argmax(1)]
         return answers
 
     @property
