@@ -19,7 +19,7 @@ from hardpoint.engine.guard import preserved_random_state
 
 def run(options: Options) -> list[Table]:
     """One table: the network made by hand, and the one that was found."""
-    n, tested, trials = (1000, 100, 3) if options.quick else (4000, 2000, int(os.environ.get("TRIALS", "20")))
+    n, tested, trials = (1000, 100, 3) if options.quick else (3000, 400, int(os.environ.get("TRIALS", "20")))
     (x, y), (xt, yt) = mnist_training(slice(n)), mnist()
     with preserved_random_state(seed=0):
         baseline = plain_convolutions()
@@ -31,7 +31,7 @@ def run(options: Options) -> list[Table]:
             y,
             threat=hp.Linf(0.3),
             trials=trials,
-            training=hp.Training(epochs=3 if options.quick else 12),
+            training=hp.Training(epochs=3 if options.quick else 9),
             test=(xt[:tested], yt[:tested]),
             judged=300,
             run_dir=path,

@@ -219,6 +219,7 @@ class SearchSettings(Table):
 
     trials: AtLeastOne = 20
     judged: AtLeastOne = 500
+    passes: AtLeastOne = 300
     weights: AtLeastOne | None = None
     operations: AtLeastOne | None = None
 

@@ -48,6 +48,7 @@ def run(asked: Asked) -> int:
                 training=training_of(settings.harden),
                 test=test,
                 judged=settings.search.judged,
+                passes=settings.search.passes,
                 mode=settings.run.mode,
                 seed=settings.run.seed,
                 workers=settings.run.workers,

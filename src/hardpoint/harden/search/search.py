@@ -43,7 +43,7 @@ from hardpoint.threats.threat import Threat
 
 BASELINE, FOUND = "baseline", "found"
 """Names of the two assessments in a run folder."""
-_JUDGED = 500
+_JUDGED, _PASSES = 500, 300
 
 
 def search(
@@ -59,6 +59,7 @@ def search(
     training: Training | None = None,
     test: Dataset | tuple[Any, Any] | None = None,
     judged: int = _JUDGED,
+    passes: int = _PASSES,
     mode: Mode | str = "fast",
     seed: int = 0,
     workers: int | Executor = 1,
@@ -86,6 +87,8 @@ def search(
         training: how long and how fast; it must hold inputs back (``validation``).
         test: inputs for the assessments of the trained baseline and of the network that was found.
         judged: inputs that are held back to judge finished networks by; at most a fifth of all.
+        passes: forward and backward passes that judging one of them may cost. Networks that hide their gradients would
+            cost many times that, and what is left of them is seen on ``test``.
         mode: of the assessments on ``test``.
         seed: of every draw.
         workers: trials that run at once: processes here, or an ``Executor`` such as ``RayCluster``, whose machines must
@@ -100,8 +103,8 @@ def search(
             trained to the end.
     """
     training, space, chosen = training or Training(), space or Space(), _recipe(recipe)
-    if not all(isinstance(count, int) and count >= 1 for count in (trials, judged)):
-        raise ConfigError(f"trials is {trials!r} and judged {judged!r}", "give 1 or more")
+    if not all(isinstance(count, int) and count >= 1 for count in (trials, judged, passes)):
+        raise ConfigError(f"trials is {trials!r}, judged {judged!r} and passes {passes!r}", "give 1 or more")
     if not training.validation:
         raise ConfigError("training holds no inputs back", "give Training(validation=0.05) or more")
     given, data, held_out, executor = (
@@ -131,6 +134,7 @@ def search(
         "recipe": repr(chosen),
         "training": training.describe(),
         "judged": len(judges),
+        "passes": passes,
         "seed": seed,
         "at_once": executor.workers,
         "versions": describe_environment().get("versions"),
@@ -148,6 +152,7 @@ def search(
             recipe=chosen,
             training=training,
             seed=seed,
+            passes=passes,
             folder=path / "trials",
             display=display,
         )
@@ -302,8 +307,8 @@ def _header(
     header: dict[str, Any] | None,
 ) -> dict[str, Any]:
     how = f"threat={threat!r}, trials={trials}, recipe={about['recipe']}, training={training!r}"
-    how += f", judged={about['judged']}, limits=Limits(**{about['limits']}), mode={Mode.parse(mode).value!r}"
-    how += f", seed={about['seed']}"
+    how += f", judged={about['judged']}, passes={about['passes']}, limits=Limits(**{about['limits']})"
+    how += f", mode={Mode.parse(mode).value!r}, seed={about['seed']}"
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": describe_environment(),

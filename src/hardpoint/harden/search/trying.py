@@ -19,6 +19,7 @@ from hardpoint.core.access import Access
 from hardpoint.core.errors import ModelError
 from hardpoint.core.rng import Rng
 from hardpoint.data import Dataset, MemoryDataset
+from hardpoint.engine.budget import Budget
 from hardpoint.engine.guard import preserved_random_state
 from hardpoint.evidence.search import Trial
 from hardpoint.evidence.training import Epoch
@@ -40,6 +41,7 @@ class Session:
         baseline: the network to be beaten, with the input range that all have.
         learn, judge: what is trained on, and what finished networks are judged by.
         threat, recipe, training, seed: as for ``harden``.
+        passes: that judging an input may cost.
         folder: where each trial has a folder.
         display: where progress is shown, in this process.
     """
@@ -51,6 +53,7 @@ class Session:
     recipe: Recipe
     training: Training
     seed: int
+    passes: int
     folder: Path
     display: Progress
 
@@ -129,6 +132,7 @@ def tried(session: Session, task: Task) -> Trial:
             session.judge,
             threat=session.threat,
             seed=session.seed,
+            budget=Budget(passes=session.passes),
             name="judged",
             run_dir=folder / "judged",
             resume=True,
