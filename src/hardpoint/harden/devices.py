@@ -22,10 +22,11 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum
 from functools import partial
+from io import BytesIO
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -116,7 +117,7 @@ def check_devices(devices: int, model: TorchModel, training: Training, *sent: ob
         raise RunError("this script starts itself again", 'put it under if __name__ == "__main__":')
     if importlib.util.find_spec("lightning_fabric") is None:
         raise MissingExtra("devices", "training on several devices")
-    _pickled((model, training, *sent))
+    _pickle((model, training, *sent), BytesIO())
 
 
 def _places(device: torch.device, devices: int) -> int | list[int]:
@@ -160,7 +161,8 @@ def trained(
     session = Session(sent, *learned, recipe, lesson, training, seed, file)
     with tempfile.TemporaryDirectory(prefix="hardpoint-") as place:
         folder = Path(place)
-        (folder / "session").write_bytes(_pickled(session))
+        with (folder / "session").open("wb") as target:
+            _pickle(session, target)
         del session, sent
         threads = max(1, torch.get_num_threads() // devices)
         with _listening(display, told) as mouth:
@@ -172,9 +174,9 @@ def trained(
     return tuple(Epoch.from_json(epoch) for epoch in result.facts["history"])
 
 
-def _pickled(what: object) -> bytes:
+def _pickle(what: object, target: IO[bytes]) -> None:
     try:
-        return pickle.dumps(what, protocol=pickle.HIGHEST_PROTOCOL)
+        pickle.dump(what, target, protocol=pickle.HIGHEST_PROTOCOL)
     except (AttributeError, TypeError, pickle.PicklingError) as error:
         raise RunError(
             f"the model or the recipe cannot be sent to another process ({error})",
@@ -377,7 +379,7 @@ def _work(errand: _Errand, fabric: Fabric) -> None:
     ranks = Ranks(rank, int(fabric.world_size), _adding(fabric.device))
     voice = _Voice(errand.mouth)
     try:
-        session = _unpickled((folder / "session").read_bytes())
+        session = _unpickled(folder / "session")
         trainer = session.trainer(
             ranks,
             fabric.device,
@@ -398,9 +400,10 @@ def _work(errand: _Errand, fabric: Fabric) -> None:
     torch.distributed.destroy_process_group()
 
 
-def _unpickled(content: bytes) -> Session:
+def _unpickled(path: Path) -> Session:
     try:
-        session = pickle.loads(content)
+        with path.open("rb") as source:
+            session = pickle.load(source)
     except (AttributeError, ImportError) as error:
         raise RunError(
             f"a training process cannot make the model again ({error})",
