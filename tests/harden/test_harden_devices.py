@@ -20,7 +20,7 @@ from torch import nn
 from hardpoint.assess.progress import Silent
 from hardpoint.core.errors import ConfigError, MissingExtra, ModelError, RunError
 from hardpoint.engine.twin import TwinPlan
-from hardpoint.harden import Crop, Flip, Training, devices, harden
+from hardpoint.harden import Crop, Flip, Training, devices, harden, worker
 from hardpoint.harden.ranks import ALONE, Ranks
 from hardpoint.harden.recipes import Atta, Awp, FgsmRs, Free, Pgd, Regularised, Trades
 from hardpoint.harden.watch import Watch
@@ -281,14 +281,14 @@ def test_what_the_caller_raises_ends_training():
         raise ValueError("enough")
 
     with pytest.raises(ValueError, match="enough"), devices._listening(Silent(), enough) as mouth:
-        voice = devices._Voice(mouth)
+        voice = worker.Voice(mouth)
         voice.begin("epoch 1", 7)
-        with pytest.raises(devices._Stopped):
+        with pytest.raises(worker.Stopped):
             voice.told((), 3)
     with pytest.raises(KeyError, match="own"), devices._listening(Raises(), lambda *_: None) as mouth:
-        voice = devices._Voice(mouth)
+        voice = worker.Voice(mouth)
         voice.advance(3)
-        with pytest.raises(devices._Stopped):
+        with pytest.raises(worker.Stopped):
             voice.told((), 3)
 
 

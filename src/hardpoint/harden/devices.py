@@ -16,79 +16,33 @@ import pickle
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
-from enum import Enum
 from functools import partial
 from io import BytesIO
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import torch
-from torch import Tensor
 
-from hardpoint.assess.progress import Progress, Silent
+from hardpoint.assess.progress import Progress
 from hardpoint.core import errors
 from hardpoint.core.errors import ConfigError, HardpointError, MissingExtra, RunError
-from hardpoint.engine.executors.processes import behave_as_worker
-from hardpoint.engine.twin import TwinPlan
 from hardpoint.evidence.training import Epoch
-from hardpoint.harden.checkpoint import Checkpoint, under
-from hardpoint.harden.learner import CraftMode, Learner
-from hardpoint.harden.ranks import Ranks
+from hardpoint.harden.checkpoint import Checkpoint
+from hardpoint.harden.learner import Learner
 from hardpoint.harden.recipes import Recipe
 from hardpoint.harden.settings import Training
-from hardpoint.harden.trainer import Lesson, Trainer
+from hardpoint.harden.trainer import Lesson
+from hardpoint.harden.worker import LOGGERS, Errand, Session, Told, Word, work
 from hardpoint.models.torch import TorchModel
-from hardpoint.threats.perturbation import Perturbation
 
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-Told = Callable[[tuple[Epoch, ...], int], None]
 _SILENCE = timedelta(hours=1)
 """A process that hears nothing from the others for so long gives up; rank 0 validates meanwhile."""
-_LOGGERS = ("lightning_fabric", "torch.multiprocessing.spawn")
-
-
-@dataclass(frozen=True)
-class Session:
-    """All that a process needs to train; it is made again from this in each.
-
-    Attributes:
-        model: with its module on the CPU.
-        perturbation, craft_mode, plan: of the learner.
-        recipe, lesson, training, seed, file: as for ``Trainer``.
-    """
-
-    model: TorchModel
-    perturbation: Perturbation
-    craft_mode: CraftMode
-    plan: TwinPlan
-    recipe: Recipe
-    lesson: Lesson
-    training: Training
-    seed: int
-    file: Path | None
-
-    def trainer(self, ranks: Ranks, device: torch.device, display: Progress, told: Told | None) -> Trainer:
-        """A trainer of this process' own copy of the network, on ``device``."""
-        model = replace(self.model, module=self.model.module.to(device).train())
-        return Trainer(
-            Learner(model, self.perturbation, self.craft_mode, self.plan),
-            self.recipe,
-            self.lesson,
-            self.training,
-            seed=self.seed,
-            file=self.file,
-            display=display,
-            told=told,
-            ranks=ranks,
-        )
 
 
 def check_devices(devices: int, model: TorchModel, training: Training, *sent: object) -> None:
@@ -166,7 +120,7 @@ def trained(
         del session, sent
         threads = max(1, torch.get_num_threads() // devices)
         with _listening(display, told) as mouth:
-            _launch(_places(model.device, devices), model.device.type, _Errand(place, mouth, threads))
+            _launch(_places(model.device, devices), model.device.type, Errand(place, mouth, threads))
         if not (folder / "result").exists():
             raise _lost("the processes ended without a result")
         result = Checkpoint.read(folder / "result")
@@ -184,18 +138,6 @@ def _pickle(what: object, target: IO[bytes]) -> None:
         ) from error
 
 
-# In the calling process ------------------------------------------------------------------------------------------
-
-
-class _Word(Enum):
-    """What rank 0 tells the caller."""
-
-    BEGIN = "begin"
-    ADVANCE = "advance"
-    END = "end"
-    EPOCHS = "epochs"
-
-
 @contextmanager
 def _listening(display: Progress, told: Told | None) -> Iterator[Connection]:
     """The end of a pipe that rank 0 speaks into; what the caller's own display or callback raises is raised at the
@@ -203,19 +145,19 @@ def _listening(display: Progress, told: Told | None) -> Iterator[Connection]:
     ear, mouth = multiprocessing.get_context("spawn").Pipe()
     raised: list[BaseException] = []
 
-    def heard(word: _Word, said: tuple[Any, ...]) -> None:
+    def heard(word: Word, said: tuple[Any, ...]) -> None:
         try:
-            if word is _Word.BEGIN:
+            if word is Word.BEGIN:
                 display.begin(*said)
-            elif word is _Word.ADVANCE:
+            elif word is Word.ADVANCE:
                 display.advance(*said)
-            elif word is _Word.END:
+            elif word is Word.END:
                 display.end(*said)
             elif told is not None and not raised:
                 told(*said)
         except BaseException as error:
             raised.append(error)
-        if word is _Word.EPOCHS:
+        if word is Word.EPOCHS:
             ear.send(not raised)
 
     def listen() -> None:
@@ -238,7 +180,7 @@ def _listening(display: Progress, told: Told | None) -> Iterator[Connection]:
         raise raised[0]
 
 
-def _launch(places: int | list[int], kind: str, errand: _Errand) -> None:
+def _launch(places: int | list[int], kind: str, errand: Errand) -> None:
     """Start the processes, and wait until they have ended; none is left behind."""
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
@@ -254,7 +196,7 @@ def _launch(places: int | list[int], kind: str, errand: _Errand) -> None:
                 strategy=DDPStrategy(start_method="spawn", timeout=_SILENCE),
                 plugins=[LightningEnvironment()],  # of this machine, whatever cluster it is part of
             )
-            fabric.launch(partial(_work, errand))
+            fabric.launch(partial(work, errand))
         except (ProcessExitedException, ProcessRaisedException) as error:
             raise _reason(Path(errand.folder), str(error)) from error
         finally:
@@ -299,7 +241,7 @@ def _own_environment() -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No banners on the user's screen."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    loggers = [logging.getLogger(name) for name in LOGGERS]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
@@ -308,117 +250,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-# In each training process ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Errand:
-    """What a process is started with.
-
-    Attributes:
-        folder: where the session lies and the result goes.
-        mouth: where rank 0 speaks.
-        threads: of each process on the CPU.
-        parent: the caller.
-    """
-
-    folder: str
-    mouth: Connection
-    threads: int
-    parent: int = 0
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # unpickled before Fabric connects the processes, and says so
-        return _arrived, (self.folder, self.mouth, self.threads, os.getpid())
-
-
-def _arrived(folder: str, mouth: Connection, threads: int, parent: int) -> _Errand:
-    """In the new process: what libraries print must not mix with what the caller prints."""
-    import lightning_fabric  # sets its own level
-
-    assert lightning_fabric is not None
-    for name in _LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    os.dup2(2, 1)
-    behave_as_worker(parent)
-    return _Errand(folder, mouth, threads, parent)
-
-
-class _Stopped(Exception):
-    """The caller has had enough."""
-
-
-@dataclass(frozen=True)
-class _Voice:
-    """A display and a callback whose other end is in the calling process."""
-
-    mouth: Connection
-
-    def begin(self, what: str, total: int) -> None:
-        self.mouth.send((_Word.BEGIN, (what, total)))
-
-    def advance(self, count: int) -> None:
-        self.mouth.send((_Word.ADVANCE, (count,)))
-
-    def end(self, outcome: str) -> None:
-        self.mouth.send((_Word.END, (outcome,)))
-
-    def told(self, history: tuple[Epoch, ...], planned: int) -> None:
-        self.mouth.send((_Word.EPOCHS, (history, planned)))
-        if not self.mouth.recv():
-            raise _Stopped
-
-
-def _work(errand: _Errand, fabric: Fabric) -> None:
-    """Train as one of several."""
-    folder, rank = Path(errand.folder), int(fabric.global_rank)
-    if fabric.device.type == "cpu":
-        torch.set_num_threads(errand.threads)
-    ranks = Ranks(rank, int(fabric.world_size), _adding(fabric.device))
-    voice = _Voice(errand.mouth)
-    try:
-        session = _unpickled(folder / "session")
-        trainer = session.trainer(
-            ranks,
-            fabric.device,
-            voice if ranks.is_first else Silent(),
-            voice.told if ranks.is_first else None,
-        )
-        history = trainer.run()
-        if ranks.is_first:
-            facts = {"history": [epoch.to_json() for epoch in history]}
-            Checkpoint(under("module", trainer.module.state_dict()), facts).write(folder / "result")
-        ranks.sums(0.0)  # nobody leaves before all are done
-    except HardpointError as error:
-        told = {"kind": type(error).__name__, "what": error.what, "cure": error.cure}
-        (folder / f"failed-{rank}").write_text(json.dumps(told))
-        raise
-    except SystemExit as error:  # must not look like success
-        raise RuntimeError(f"the process was asked to end ({error})") from error
-    torch.distributed.destroy_process_group()
-
-
-def _unpickled(path: Path) -> Session:
-    try:
-        with path.open("rb") as source:
-            session = pickle.load(source)
-    except (AttributeError, ImportError) as error:
-        raise RunError(
-            f"a training process cannot make the model again ({error})",
-            "define its classes in a module that can be imported, or use one device",
-        ) from None
-    assert isinstance(session, Session)
-    return session
-
-
-def _adding(device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The sum over the processes that Fabric connected, its own ``all_reduce`` without a barrier before each."""
-
-    def add(tensor: Tensor) -> Tensor:
-        total = tensor.to(device).contiguous()
-        torch.distributed.all_reduce(total)
-        return total.to(tensor.device)
-
-    return add
