@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := onnx,sklearn,images,parquet,http,search
+EXTRAS := onnx,sklearn,images,parquet,http,search,devices
 
 .PHONY: demo test setup setup-dev lint types unit bench models clean
 

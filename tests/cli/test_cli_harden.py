@@ -107,3 +107,12 @@ def test_a_finished_training_is_not_overwritten(folder: Path, capsys: pytest.Cap
     assert (folder / "run" / "training" / "model.safetensors").read_bytes() == first
     assert main([*WORDS, *THREAT, "--out", "run", "-q", "--resume", "--lr", "0.5"]) == Exit.USAGE
     assert "training.lr" in capsys.readouterr().err
+
+
+def test_devices_come_from_the_file_or_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "hardpoint.toml").write_text("[harden]\ndevices = 3\nbatch_size = 5\n")
+    assert main([*WORDS, *THREAT, "--out", "run"]) == Exit.USAGE
+    assert "5 leaves 3 devices less than two inputs each" in capsys.readouterr().err
+    assert main([*WORDS, *THREAT, "--out", "run", "--devices", "4"]) == Exit.USAGE
+    assert "5 leaves 4 devices less than two inputs each" in capsys.readouterr().err
+    assert not (folder / "run").exists()

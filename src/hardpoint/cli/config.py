@@ -212,6 +212,7 @@ class HardenSettings(Table):
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.05
     patience: AtLeastOne | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
+    devices: AtLeastOne = 1
 
 
 class SearchSettings(Table):

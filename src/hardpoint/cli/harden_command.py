@@ -76,6 +76,7 @@ def run(asked: Asked) -> int:
                 resume=asked.resume,
                 progress=not asked.quiet,
                 gate=threats[0].gate,
+                devices=settings.harden.devices,
                 header=header_of(settings, asked.words, [BEFORE, AFTER]),
             )
         except BaseException as error:
@@ -96,7 +97,7 @@ def run_folder(asked: Asked, resolved: Resolved, model: Model, verb: Verb) -> An
 
 
 def training_of(said: HardenSettings) -> Training:
-    own = ("train", "recipe", "craft_mode", "augment")
+    own = ("train", "recipe", "craft_mode", "augment", "devices")
     plain = {key: value for key, value in said.model_dump().items() if key not in own}
     return Training(**plain, augment=tuple(made_change(text) for text in said.augment))
 

@@ -277,6 +277,9 @@ def harden(
     optimiser: Annotated[Text, typer.Option("--optimiser", metavar="WORD", help="adamw or sgd.")] = None,
     batch_size: Annotated[Text, typer.Option("--batch-size", metavar="N", help="Inputs per update.")] = None,
     augment: Augment = None,
+    devices: Annotated[
+        Text, typer.Option("--devices", metavar="N", help="GPUs or processes that train together.")
+    ] = None,
     gate: Annotated[
         Text,
         typer.Option("--gate", metavar="SHARE", help="The robust accuracy asked for afterwards, 0 to 1."),
@@ -320,6 +323,7 @@ def harden(
             ("--optimiser", "harden.optimiser", optimiser),
             ("--batch-size", "harden.batch_size", batch_size),
             ("--augment", "harden.augment", augment),
+            ("--devices", "harden.devices", devices),
             ("--mode", "run.mode", mode),
             ("--seed", "run.seed", seed),
             ("--gate", "gate.robust_accuracy", gate),

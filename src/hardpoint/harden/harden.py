@@ -21,14 +21,12 @@ from hardpoint.assess.cascade import Mode
 from hardpoint.assess.environment import describe_environment
 from hardpoint.assess.progress import Progress, shown_progress
 from hardpoint.assess.result import Result
-from hardpoint.attacks.base import attack_alone, usable_threat
+from hardpoint.attacks.base import usable_threat
 from hardpoint.core.access import Access
 from hardpoint.core.errors import DataError, ModelError, ThreatError
 from hardpoint.core.rng import Rng, split_rows
-from hardpoint.core.rows import chunks
-from hardpoint.data import Dataset, MemoryDataset, check_dataset
+from hardpoint.data import Dataset, check_dataset
 from hardpoint.data.dataset import row_chunks
-from hardpoint.engine.attack import Attack
 from hardpoint.engine.clean import first_answer
 from hardpoint.engine.guard import preserved_random_state
 from hardpoint.engine.shadow import fastest_plan
@@ -36,14 +34,16 @@ from hardpoint.engine.twin import TwinPlan
 from hardpoint.evidence.store import RunFolder
 from hardpoint.evidence.training import Epoch, TrainingRecord
 from hardpoint.harden.cost import Cost, measured_seconds, within_budget
+from hardpoint.harden.devices import check_devices, trained
 from hardpoint.harden.folder import TrainingFolder
 from hardpoint.harden.learner import CraftMode, Learner
 from hardpoint.harden.names import DEFAULT, recipe_named
-from hardpoint.harden.recipes import Noise, Plain, Proves, Recipe
+from hardpoint.harden.recipes import Noise, Plain, Recipe
 from hardpoint.harden.recipes.recipe import check_recipe, preparing, proving
 from hardpoint.harden.result import HardenResult
 from hardpoint.harden.settings import Training
-from hardpoint.harden.trainer import Lesson, Trainer, Validate
+from hardpoint.harden.trainer import Lesson, Trainer
+from hardpoint.harden.validation import Proven, UnderAttack
 from hardpoint.models.loading import load_model
 from hardpoint.models.torch import TorchModel
 from hardpoint.threats.goals import Untargeted
@@ -73,6 +73,7 @@ def harden(
     resume: bool = False,
     progress: bool | Progress = True,
     gate: float | None = None,
+    devices: int = 1,
     header: dict[str, Any] | None = None,
     each_epoch: Callable[[tuple[Epoch, ...]], None] | None = None,
 ) -> HardenResult:
@@ -95,11 +96,15 @@ def harden(
         resume: go on in ``run_dir``.
         progress: whether to show progress on stderr, or a ``Progress`` of your own.
         gate: the robust accuracy asked for after training.
+        devices: how many train together, through Lightning Fabric: processes where the model is on the CPU, GPUs where
+            it is on one. Each takes its part of every batch; weights are those of one device but for rounding, batch
+            norms, which normalise by a part, and dropout. Scripts need ``if __name__ == "__main__":``.
         header: further entries for the run's header, for example the command.
         each_epoch: called after each epoch with all so far; what it raises ends the training, which can be resumed.
 
     Raises:
         HardpointError: when model, data, threat, settings or folder cannot be used, or training diverges.
+        MissingExtra: for several devices without the ``devices`` extra.
 
     >>> from hardpoint import Linf
     >>> x = torch.rand(256, 2, generator=torch.Generator().manual_seed(0))
@@ -114,18 +119,19 @@ def harden(
     given = trainable(model)
     data, held_out = as_dataset(x, y), optional_dataset(test)
     wanted = usable(threat, given, known)
+    check_devices(devices, given, training, wanted, known)
     run = RunFolder(run_dir) if run_dir is not None else None
     with preserved_random_state(), shown_progress(progress) as display:
         lesson = _lesson(given, data, wanted, training, known, seed)  # refuses before anything is written
         if held_out is not None:
             refuse_overlap(data, held_out)
         folder = TrainingFolder(run) if run is not None else None
-        about = _about(given, data, wanted, known, training, craft_mode, seed)
+        about = _about(given, data, wanted, known, training, craft_mode, seed, devices)
         if run is not None and folder is not None:
             folder.refuse_others(about, resume=resume)  # before anything in the folder is changed
             names = [BEFORE, AFTER] if held_out is not None else []
-            told = {**_header(about, wanted, training, mode), **(header or {}), "assessments": names}
-            run.begin(told, resume=resume)
+            heading = {**_header(about, wanted, training, mode), **(header or {}), "assessments": names}
+            run.begin(heading, resume=resume)
             folder.begin(about)
         before = _assessed(given, held_out, wanted, BEFORE, mode, seed, run, display, None)
         fresh = copy.deepcopy(given.module)
@@ -134,19 +140,29 @@ def harden(
             fresh = begins.prepared(fresh, Rng(seed).fork("weights"))
         own = replace(given, module=fresh.train())
         learner, chosen, cost = _prepared(own, lesson, wanted, known, training, craft_mode, folder)
-        trainer = Trainer(
-            learner,
-            chosen,
-            lesson,
-            training,
-            seed=seed,
-            display=display,
-            file=None if folder is None else folder.checkpoint,
-            told=_teller(folder, chosen, cost, each_epoch),
-        )
-        display.begin(f"training by {chosen.name}: {cost}", 1)
+        told = _teller(folder, chosen, cost, each_epoch)
+        file = None if folder is None else folder.checkpoint
+        where = "" if devices == 1 else f" on one device; {devices} share it"
+        display.begin(f"training by {chosen.name}: {cost}{where}", 1)
         display.end("begins")
-        history = trainer.run()
+        if devices == 1:
+            trainer = Trainer(
+                learner, chosen, lesson, training, seed=seed, display=display, file=file, told=told
+            )
+            history = trainer.run()
+        else:
+            history = trained(
+                devices,
+                learner,
+                own,
+                chosen,
+                lesson,
+                training,
+                seed=seed,
+                display=display,
+                file=file,
+                told=told,
+            )
         own.module.eval()
         shown = own.module if isinstance(model, nn.Module) else own
         result = HardenResult(shown, history, chosen.name, cost, before, None)
@@ -216,43 +232,13 @@ def _lesson(
     if share * len(data) < 1:
         return Lesson(data, everyone, classes, None)
     rows, held = split_rows(len(data), share, Rng(seed).fork("validation"))
+    kept, reader = data.rows(held), replace(model, module=nn.Identity())  # asked with the network of the day
     proof = None if isinstance(recipe, str) else proving(recipe)
     if proof is not None:
-        return Lesson(data, rows, classes, _proof(model, data, held, threat, proof))
+        return Lesson(data, rows, classes, Proven(reader, *kept, threat, proof))
     attack = None if isinstance(recipe, Plain | Noise) else arsenal_for(threat.perturbation, classes).quick
-    return Lesson(data, rows, classes, _validation(model, data, held, threat, attack, seed))
-
-
-def _proof(model: TorchModel, data: Dataset, held: Tensor, threat: Threat, recipe: Proves) -> Validate:
-    """Clean accuracy, and the share that ``recipe`` proves safe, of the rows ``held`` back."""
-    x, y = data.rows(held)
-
-    def measure(network: nn.Module) -> tuple[float, float | None]:
-        shown = replace(model, module=network)
-        clean = torch.cat([shown.predict(part) for part in chunks(x, 256)]) == y
-        proven = recipe.proven(shown, x, y, threat) & clean
-        return float(clean.double().mean()), float(proven.double().mean())
-
-    return measure
-
-
-def _validation(
-    model: TorchModel, data: Dataset, held: Tensor, threat: Threat, attack: Attack | None, seed: int
-) -> Validate:
-    """Clean accuracy, and under a short attack, on the rows ``held`` back."""
-    x, y = data.rows(held)
     threat = replace(threat, access=Access.GRADIENTS, queries=None)
-    held_back = MemoryDataset(x, y)
-
-    def measure(network: nn.Module) -> tuple[float, float | None]:
-        shown = replace(model, module=network)
-        clean = torch.cat([shown.predict(part) for part in chunks(x, 256)]) == y
-        if attack is None:
-            return float(clean.double().mean()), None
-        found = attack_alone(attack, shown, held_back, threat, seed)
-        return float(clean.double().mean()), float((~found.broken).double().mean())
-
-    return measure
+    return Lesson(data, rows, classes, UnderAttack(reader, *kept, threat, attack, seed))
 
 
 def _about(
@@ -263,6 +249,7 @@ def _about(
     training: Training,
     craft_mode: CraftMode,
     seed: int,
+    devices: int,
 ) -> dict[str, Any]:
     """What identifies the training; going on with it must mean the same."""
     return {
@@ -273,6 +260,7 @@ def _about(
         "training": training.describe(),
         "craft_mode": craft_mode.value,
         "seed": seed,
+        **({} if devices == 1 else {"devices": devices}),
         "versions": describe_environment().get("versions"),
     }
 
@@ -376,6 +364,8 @@ def _header(about: dict[str, Any], threat: Threat, training: Training, mode: Mod
     how = f"threat={threat!r}, recipe={about['recipe']}, training={training!r}, seed={about['seed']}"
     if isinstance(about["recipe"], str) and about["recipe"] == DEFAULT:
         how = how.replace(f"recipe={DEFAULT}", f"recipe={DEFAULT!r}")
+    if "devices" in about:
+        how += f", devices={about['devices']}"
     where = f"craft_mode={about['craft_mode']!r}, test=test, mode={Mode.parse(mode).value!r}"
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from hardpoint.core.rng import Rng
 from hardpoint.engine.guard import frozen_parameters
 from hardpoint.engine.shadow import Shadow, resting_norms
 from hardpoint.engine.twin import TwinPlan
+from hardpoint.harden.ranks import ALONE, Ranks, Share
 from hardpoint.models.base import Differentiable
 from hardpoint.threats.perturbation import Perturbation, Region
 
@@ -52,6 +53,7 @@ class Batch:
         index: int64 ``[b]``, the inputs' positions in the data, which draws belong to.
         rng: of this update.
         offset: ``[b, ...]``, where recipes that go on from the last update's examples begin, or None.
+        share: what these inputs count, where other processes learn from the rest of the batch.
     """
 
     x: Tensor
@@ -60,6 +62,7 @@ class Batch:
     index: Tensor
     rng: Rng
     offset: Tensor | None = None
+    share: Share = field(default_factory=Share)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -83,6 +86,8 @@ class Learner:
         """The share of the budget that the attacker has at this point of the training."""
         self.temperature = 1.0
         """What scores are divided by, those of the network and of its copy."""
+        self.ranks: Ranks = ALONE
+        """The processes that learn together."""
         self._shadow = Shadow(model, plan) if craft_mode is CraftMode.EVAL else None
         self._is_fresh = False
         self._bound: tuple[Tensor, tuple[Perturbation, float], Region] | None = None
@@ -108,6 +113,13 @@ class Learner:
     def weights_changed(self) -> None:
         """The copy is old from now on."""
         self._is_fresh = False
+
+    def averaged(
+        self, gradients: Sequence[Tensor | None], weights: Sequence[Tensor], batch: Batch
+    ) -> list[Tensor | None]:
+        """The gradients to ``weights`` of a loss over the whole batch, from those over this process's part of it; all
+        processes must ask."""
+        return self.ranks.mean(gradients, weights, batch.share.weight)
 
     @contextmanager
     def searched(self) -> Iterator[Callable[[Tensor], Tensor]]:

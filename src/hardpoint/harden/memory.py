@@ -10,7 +10,11 @@ from torch import Tensor
 from hardpoint.core.rng import Rng
 from hardpoint.core.rows import per_row
 from hardpoint.harden.augment import Augmentation, Moves, with_draws
+from hardpoint.harden.ranks import Ranks
 from hardpoint.threats.perturbation import Region
+
+_AT_ONCE = 1 << 22
+"""Most numbers that are exchanged at a time."""
 
 
 class Memory:
@@ -24,6 +28,8 @@ class Memory:
 
     def __init__(self, n: int, shape: tuple[int, ...], changes: Sequence[Augmentation]) -> None:
         self.offsets = torch.zeros(n, *shape, dtype=torch.float16)
+        self.owners = torch.zeros(n, dtype=torch.int16)
+        """Which rank has seen each input last."""
         self._changes = tuple(changes)
 
     def take(self, rows: Tensor, region: Region, rng: Rng) -> Tensor:
@@ -42,3 +48,17 @@ class Memory:
             if isinstance(change, Moves):
                 offsets = change.moved_back(offsets, draws, rows)
         self.offsets[rows.cpu()] = offsets.to("cpu", torch.float16)
+
+    def exchange(self, ranks: Ranks) -> None:
+        """Give every rank the offsets that the others have found, bit for bit."""
+        if ranks.is_alone:
+            return
+        step = max(1, _AT_ONCE // max(1, self.offsets[0].numel()))
+        for start in range(0, len(self.offsets), step):
+            part, owners = self.offsets[start : start + step], self.owners[start : start + step]
+            own = torch.zeros(part.numel() + part.numel() % 2, dtype=torch.float16)
+            mine = per_row(owners == ranks.rank, part)
+            own[: part.numel()] = torch.where(mine, part, torch.zeros_like(part)).flatten()
+            # a sum with zeros, of pairs as whole numbers: not every backend adds float16
+            found = ranks.add(own.view(torch.int32)).view(torch.float16)
+            part.copy_(found[: part.numel()].view_as(part))

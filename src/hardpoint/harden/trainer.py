@@ -25,6 +25,7 @@ from hardpoint.harden.averaging import Average
 from hardpoint.harden.checkpoint import Checkpoint, optimiser_tensors, restore_optimiser, under
 from hardpoint.harden.learner import Batch, Learner, one_hot
 from hardpoint.harden.memory import Memory
+from hardpoint.harden.ranks import ALONE, Ranks
 from hardpoint.harden.recipes import Attacked, Recipe, longer
 from hardpoint.harden.recipes.recipe import carrying, replaying, shifting
 from hardpoint.harden.settings import Optimiser, Pace, Precision, Training
@@ -60,8 +61,8 @@ class _Sums:
     """Running sums of an epoch."""
 
     loss: float = 0.0
-    right: int = 0
-    inputs: int = 0
+    right: float = 0
+    inputs: float = 0
     updates: int = 0
     agreement: list[float] = field(default_factory=list)
 
@@ -72,6 +73,12 @@ class Trainer:
     Every draw follows from the seed, the epoch and the update, so training that goes on from a checkpoint gives the
     same weights as training that was never interrupted.
 
+    With several ``ranks``, each takes its rows of every batch, and gradients are averaged before each update, so that
+    it is the update of one process but for rounding. What is computed over a batch as a whole (batch norms, the warm-up
+    of certified recipes, the pairs of ``Mixup``) is computed over a rank's own rows; running statistics are averaged
+    with the gradients. Dropout is drawn anew on each rank. Weights and statistics are the same on all ranks at all
+    times; rank 0 alone validates, keeps the checkpoint and tells.
+
     Args:
         learner: the network.
         recipe: how.
@@ -81,6 +88,7 @@ class Trainer:
         file: where the checkpoint is kept; None to keep none.
         display: where progress is shown.
         told: called after each epoch with all so far, and how many are planned.
+        ranks: the processes that train together.
     """
 
     def __init__(
@@ -94,9 +102,11 @@ class Trainer:
         display: Progress,
         file: Path | None = None,
         told: Callable[[tuple[Epoch, ...], int], None] | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.learner, self.recipe, self.lesson, self.training = learner, recipe, lesson, training
         self.seed, self.display, self.file, self.told = seed, display, file, told
+        self.ranks = learner.ranks = ranks
         self.module = learner.module
         self._shown = copy.deepcopy(
             learner.module
@@ -138,7 +148,7 @@ class Trainer:
                 self.told(self.history, self.epochs)
         while len(self.history) < self.epochs and not self._is_enough():
             self._epoch(len(self.history) + 1)
-            if self.file is not None:
+            if self.file is not None and self.ranks.is_first:
                 self._checkpoint().write(self.file)
             if self.told is not None:
                 self.told(self.history, self.epochs)
@@ -160,9 +170,12 @@ class Trainer:
             batches.pop()
         self.display.begin(f"epoch {number} of {self.epochs}", sum(len(rows) for rows in batches))
         offset: Tensor | None = None
+        own = rng if self.ranks.is_first else rng.fork(f"rank {self.ranks.rank}")
         self.module.train()
-        with full_precision(), preserved_random_state(seed=_drawn_seed(rng)):
+        with full_precision(), preserved_random_state(seed=_drawn_seed(own)):
             for turn, rows in enumerate(batches):
+                if len(rows) != len(batches[turn - 1]):
+                    offset = None
                 done = (number - 1 + (turn + 0.5) / len(batches)) / self.epochs
                 lr = self.training.lr * self.pace.at(done)
                 for group in self.optimiser.param_groups:
@@ -177,18 +190,19 @@ class Trainer:
         self, rows: Tensor, rng: Rng, offset: Tensor | None, sums: _Sums, number: int
     ) -> Tensor | None:
         """All updates from one batch."""
+        share = self.ranks.share(len(rows))
+        if self.memory is not None and not self.ranks.is_alone:
+            self.memory.owners[rows] = self.ranks.owners(len(rows))
+        rows = share.of(rows)
         x, y = (part.to(self.device) for part in self.lesson.data.rows(rows))
         targets = one_hot(y, self.lesson.classes, self.training.label_smoothing)
         for change, draws in with_draws(self.training.augment, rng):
             x, targets = change(x, targets, draws, rows.to(self.device))
         if self.training.augment:
             x = self.learner.model.box.clamp(x)
-        if offset is not None and offset.shape != x.shape:
-            offset = None
         for replay in range(self._replays):
-            part = Batch(
-                x, y, targets.to(x.dtype), rows.to(self.device), rng.fork(f"update {replay}"), offset
-            )
+            draws = rng.fork(f"update {replay}")
+            part = Batch(x, y, targets.to(x.dtype), rows.to(self.device), draws, offset, share)
             if self.memory is not None:
                 part = self._remembered(part, rng, number)
             offset = self._update(part, sums, rng)
@@ -213,6 +227,7 @@ class Trainer:
         if shifts is not None:
             around = shifts.shifted(self.learner, batch, attacked)
         self.optimiser.zero_grad(set_to_none=True)
+        before = self._buffers()
         with around:
             with torch.enable_grad(), self._autocast():
                 taught = recipe.taught(self.learner, batch, attacked)
@@ -225,25 +240,49 @@ class Trainer:
                 )
             loss.backward()  # type: ignore[no-untyped-call]
         slope = attacked.x.grad
+        self._average(batch, before)
         if self.training.clip is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.training.clip)
         self.optimiser.step()
         self.learner.weights_changed()
         if self.average is not None:
             self.average.update()
-        sums.loss += value * len(batch)
-        sums.right += int((taught.scores.argmax(1) == batch.y).sum())
-        sums.inputs += len(batch)
+        counts = batch.share.counts
+        sums.loss += value * len(batch) * counts
+        sums.right += int((taught.scores.argmax(1) == batch.y).sum()) * counts
+        sums.inputs += len(batch) * counts
         sums.updates += 1
         if attacked.slope is not None and slope is not None and self.learner.strength == 1:
-            self._look(attacked.slope, slope, sums)
+            self._look(batch, attacked.slope, slope, sums)
         if replays is not None and slope is not None:
             return replays.moved(self.learner, batch, attacked, slope)
         return None
 
-    def _look(self, before: Tensor, after: Tensor, sums: _Sums) -> None:
+    def _buffers(self) -> list[Tensor]:
+        """What norms know of their inputs, as it is before an update."""
+        if self.ranks.is_alone:
+            return []
+        return [held.clone() for held in self.module.buffers() if held.is_floating_point()]
+
+    @torch.no_grad()
+    def _average(self, batch: Batch, before: list[Tensor]) -> None:
+        """Gradients, and what buffers have learned since ``before``, become the means over all ranks."""
+        if self.ranks.is_alone:
+            return
+        weights = [weight for weight in self.module.parameters() if weight.requires_grad]
+        buffers = [held for held in self.module.buffers() if held.is_floating_point()]
+        learned = [torch.where(now == was, 0.0, now - was) for was, now in zip(before, buffers, strict=True)]
+        parts = [*(weight.grad for weight in weights), *learned]
+        found = self.ranks.mean(parts, [*weights, *buffers], batch.share.weight)
+        for weight, gradient in zip(weights, found, strict=False):
+            weight.grad = gradient
+        for was, now, change in zip(before, buffers, found[len(weights) :], strict=True):
+            assert change is not None
+            now.copy_(was + change)
+
+    def _look(self, batch: Batch, before: Tensor, after: Tensor, sums: _Sums) -> None:
         """Whether single steps still work; where they do not, go back and search longer."""
-        value = agreement(before, after)
+        (value,) = self.ranks.sums(agreement(before, after) * batch.share.weight)
         sums.agreement.append(value)
         if self.watch.saw(value):
             self.alarms += 1
@@ -272,15 +311,15 @@ class Trainer:
         state = self.average.state if self.average is not None else self.module.state_dict()
         if not all(all_finite(held) for held in state.values() if held.is_floating_point()):
             raise ModelError("the weights are not finite any more", _SMALLER)
-        clean = robust = None
-        if self.lesson.validate is not None:
-            self._shown.load_state_dict(state)
-            clean, robust = self.lesson.validate(self._shown)
+        if self.memory is not None:
+            self.memory.exchange(self.ranks)
+        clean, robust = self._validated(state)
+        loss, right, inputs = self.ranks.sums(sums.loss, sums.right, sums.inputs)
         epoch = Epoch(
             number=number,
             recipe=self.recipe.name,
-            loss=sums.loss / max(1, sums.inputs),
-            attacked=sums.right / max(1, sums.inputs),
+            loss=loss / max(1, inputs),
+            attacked=right / max(1, inputs),
             clean=clean,
             robust=robust,
             lr=lr,
@@ -293,6 +332,17 @@ class Trainer:
             self.best = {name: tensor.detach().clone() for name, tensor in state.items()}
         shown_robust = "" if robust is None else f", {100 * robust:.1f} % robust"
         self.display.end(f"loss {epoch.loss:.3f}{shown_robust}")
+
+    def _validated(self, state: dict[str, Tensor]) -> tuple[float | None, float | None]:
+        """Accuracy on the inputs held back, as they are and under attack, as rank 0 finds it."""
+        if self.lesson.validate is None:
+            return None, None
+        clean, robust = 0.0, None
+        if self.ranks.is_first:
+            self._shown.load_state_dict(state)
+            clean, robust = self.lesson.validate(self._shown)
+        clean, found = self.ranks.first(clean, math.nan if robust is None else robust)
+        return clean, None if math.isnan(found) else found
 
     def _weights(self) -> dict[str, Tensor]:
         """All tensors that an update changes."""

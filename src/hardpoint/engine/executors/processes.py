@@ -106,9 +106,14 @@ _WORKER: dict[str, Any] = {}
 
 
 def _begin_worker(work: Work, session: Any, threads: int, parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends its workers
+    behave_as_worker(parent)
     torch.set_num_threads(threads)
     _WORKER.update(work=work, session=session)
+
+
+def behave_as_worker(parent: int) -> None:
+    """Leave Ctrl-C to the process ``parent``, which ends its workers, and end when it does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
 
 

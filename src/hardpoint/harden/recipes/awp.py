@@ -54,7 +54,8 @@ class Awp:
         weights = [p for p in learner.module.parameters() if p.requires_grad and p.dim() > 1]
         with resting_norms(learner.module):
             loss = self.inner.taught(learner, batch, attacked).loss
-        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        found = torch.autograd.grad(loss, weights, allow_unused=True)
+        gradients = learner.averaged(found, weights, batch)
         moves = [
             None if g is None else self.gamma * g * (w.detach().norm() / g.norm().clamp_min(1e-12))
             for w, g in zip(weights, gradients, strict=True)

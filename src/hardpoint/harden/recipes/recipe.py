@@ -68,7 +68,10 @@ class Recipe(Protocol):
 
 @runtime_checkable
 class ShiftsWeights(Protocol):
-    """A recipe that takes the loss at other weights than the network's own."""
+    """A recipe that takes the loss at other weights than the network's own.
+
+    Gradients that it takes to find them go through ``learner.averaged``, so that several devices find the same.
+    """
 
     def shifted(self, learner: Learner, batch: Batch, attacked: Attacked) -> AbstractContextManager[None]:
         """The network has the other weights inside."""
