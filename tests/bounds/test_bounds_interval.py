@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import hardpoint as hp
 from bounded_nets import NETS, net_and_inputs
 from hardpoint.bounds import Interval, interval_certified, intervals, margin_bounds, traced
-from hardpoint.core.errors import DataError, HardpointError, ModelError, ThreatError
+from hardpoint.core.errors import ConfigError, DataError, HardpointError, ModelError, ThreatError
 from hardpoint.models import TorchModel
 from small_models import conv, linear, mlp, rand, randn, seeded, worst_margin
 
@@ -378,3 +378,6 @@ def test_labels_of_any_whole_kind_and_no_others() -> None:
             interval_certified(net, x, wrong, hp.Linf(0.01))
     with pytest.raises(DataError):
         interval_certified(net, x[0], y[:1], hp.Linf(0.01))
+    for slack in (-0.1, math.nan, math.inf):
+        with pytest.raises(ConfigError, match="slack"):
+            interval_certified(net, x, y, hp.Linf(0.01), slack=slack)

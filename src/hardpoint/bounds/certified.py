@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from hardpoint.bounds.interval import intervals, margin_bounds
 from hardpoint.bounds.operators.operator import Interval
 from hardpoint.bounds.tracing import refuse_hooks, traced
 from hardpoint.core.box import Box
-from hardpoint.core.errors import BadModelOutput, DataError, ModelError, ThreatError
+from hardpoint.core.errors import BadModelOutput, ConfigError, DataError, ModelError, ThreatError
 from hardpoint.core.rows import chunks
 from hardpoint.engine.guard import full_precision, refuse_training_layers
 from hardpoint.models.torch import TorchModel
@@ -58,6 +59,8 @@ def interval_certified(
     tensor([ True, False])
     """
     known, eps = provable(model, x, y), _radius(threat)
+    if not 0 <= slack < math.inf:
+        raise ConfigError(f"slack is {slack!r}", "give a finite number of 0 or more")
     if not len(x):
         return torch.zeros(0, dtype=torch.bool, device=x.device)
     x_here, y_here = x.cpu(), y.cpu().long()
