@@ -52,6 +52,7 @@ def interval_certified(
         ThreatError: for another perturbation than ``Linf``.
         ModelError: for a network in training mode, or with a part that no bound is known for.
         DataError: for inputs outside the input range, or labels that the model does not have.
+        ConfigError: for a slack below 0.
 
     >>> net = nn.Sequential(nn.Linear(1, 2)).eval().requires_grad_(False)
     >>> _ = net[0].weight.copy_(torch.tensor([[-1.0], [1.0]])), net[0].bias.copy_(torch.tensor([0.5, -0.5]))
