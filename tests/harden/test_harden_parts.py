@@ -130,7 +130,7 @@ def test_it_can_begin_again_and_be_remembered():
     watch.begin_again()
     assert watch.seen == 0
     assert math.isnan(watch.level)
-    assert not any(watch.saw(0.1) for _ in range(200))  # another height is usual now
+    assert not any(watch.saw(0.2) for _ in range(200))  # another height is usual now
     fresh = Watch(**json.loads(json.dumps(asdict(Watch()))))
     assert math.isnan(fresh.usual)
     assert not fresh.saw(0.5)
@@ -296,3 +296,11 @@ def test_costs_in_words():
     assert str(Cost(0.5, 1.0, 10)) == "2.0× ordinary training, about 10 s"
     assert str(Cost(1.0, 1.0, 600)) == "1.0× ordinary training, about 10 min"
     assert str(Cost(1.0, 2.5, 3600)) == "2.5× ordinary training, about 2.5 h"
+
+
+def test_slopes_that_never_agreed_raise_the_alarm_once_there_are_enough_of_them() -> None:
+    watch = Watch()
+    alarms = [watch.saw(0.03) for _ in range(40)]
+    assert alarms == [False] * 30 + [True] * 10
+    low = Watch()
+    assert not any(low.saw(0.12) for _ in range(40))

@@ -34,12 +34,14 @@ class Watch:
 
     Attributes:
         least: the share of the usual height below which it raises the alarm.
+        floor: the height below which it does, whatever is usual: slopes that have nothing to do with one another.
         level: the moving average, NaN before the first update.
         usual: the highest that it has been.
         seen: updates since it began.
     """
 
     least: float = 0.5
+    floor: float = 0.1
     level: float = math.nan
     usual: float = math.nan
     seen: int = 0
@@ -52,7 +54,7 @@ class Watch:
             self.usual = self.level
             return False
         self.usual = max(self.usual, self.level)
-        return self.level < self.least * self.usual
+        return self.level < max(self.floor, self.least * self.usual)
 
     @property
     def is_sound(self) -> bool:
