@@ -30,6 +30,7 @@ LONG = (
     "detectors",
     "ensembles",
     "hardening",
+    "hardening_ablation",
     "minimal_norms",
     "stacks",
     "table_hardening",
