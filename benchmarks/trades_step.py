@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -67,7 +68,7 @@ def _batch(x: Tensor, y: Tensor, update: int) -> Batch:
     return Batch(x, y, one_hot(y, 10), rows, Rng(0).fork(update))
 
 
-class _Run:
+class _Run(ABC):
     """A network in training, and what its updates took."""
 
     def __init__(self, net: nn.Module) -> None:
@@ -75,8 +76,9 @@ class _Run:
         self.optimiser = torch.optim.SGD(net.parameters(), lr=0.01)
         self.seconds: list[float] = []
 
+    @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
-        raise NotImplementedError
+        """Of the batch; the network may be searched for it."""
 
     def timed(self, batch: Batch) -> float:
         """One update; its loss."""

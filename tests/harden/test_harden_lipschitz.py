@@ -462,5 +462,7 @@ def test_a_radius_of_a_network_that_learns_or_of_labels_it_lacks_is_refused() ->
     for y in ([0, 5, 1], [0, -1, 1], [0], [0.0, 1.0, 1.0]):
         with pytest.raises(DataError):
             certified_radius(net, x, torch.tensor(y))
+    with pytest.raises(ModelError, match="cannot take inputs"):
+        certified_radius(net, torch.rand(3, 5), torch.tensor([0, 1, 1]))
     known = certified_radius(net, x, torch.tensor([0, 1, 1]))
     assert torch.equal(known, certified_radius(TorchModel(net), x, torch.tensor([0, 1, 1]).int()))

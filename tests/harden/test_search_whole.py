@@ -185,6 +185,12 @@ def test_a_search_that_was_interrupted_goes_on(
         searched(tmp_path / "cut")
 
 
+@pytest.mark.parametrize("said", [{}, {"size": 1.0}, {"shape": [2], "classes": 2, "width": "x", "size": 1.0}])
+def test_a_damaged_trial_is_named(said: dict[str, Any]) -> None:
+    with pytest.raises(RunError, match="damaged"):
+        Proposal.from_json(said)
+
+
 def test_a_network_that_diverges_is_told_and_left(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     trained, calls = trying.harden, []
 

@@ -15,6 +15,7 @@ from hardpoint.bounds.operators.operator import UnknownOperator
 from hardpoint.bounds.tracing import refuse_hooks
 from hardpoint.core.errors import DataError
 from hardpoint.core.rows import chunks
+from hardpoint.engine.clean import first_answer
 from hardpoint.engine.guard import full_precision, preserved_random_state
 from hardpoint.models.torch import TorchModel
 
@@ -73,7 +74,7 @@ def certified_radius(model: nn.Module | TorchModel, x: Tensor, y: Tensor) -> Ten
     labels, module = y.cpu().long(), in_double(known.module)
     exact = replace(known, module=module)
     with full_precision(), preserved_random_state(), torch.no_grad():
-        alone = module(x[:1].cpu().double())
+        alone = first_answer(module, x[:1].cpu().double())
         if not isinstance(alone, Tensor):
             raise UnknownOperator(
                 "no bound is known for several outputs", "return one tensor of class scores"

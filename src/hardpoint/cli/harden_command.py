@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hardpoint.cli.build import build_data, build_model, build_threats, build_training, check_together
+from hardpoint.cli.build import (
+    Planned,
+    build_data,
+    build_model,
+    build_threats,
+    build_training,
+    check_together,
+)
 from hardpoint.cli.config import HardenSettings
 from hardpoint.cli.console import say, say_json
 from hardpoint.cli.layers import Layer, Resolved, resolve
@@ -18,6 +25,7 @@ from hardpoint.cli.runs import Verb, claimed_folder, header_of, resume_command, 
 from hardpoint.cli.training_made import made_change, made_recipe
 from hardpoint.cli.verdicts import exit_code, verdict_lines
 from hardpoint.core.errors import ConfigError
+from hardpoint.data import Dataset
 from hardpoint.evidence.store import RunFolder
 from hardpoint.harden import HardenResult, Training, harden
 from hardpoint.harden.harden import AFTER, BEFORE, refuse_overlap
@@ -50,22 +58,16 @@ class Asked:
 
 def run(asked: Asked) -> int:
     """Train the model, assess it before and after, and leave weights and report in one run folder."""
-    resolved = resolve(asked.said, asked.config, os.environ)
+    built = build_lesson(asked)
+    resolved, model, train, test = built.resolved, built.model, built.train, built.test
     settings = resolved.settings
-    model = build_model(resolved)
-    threats = build_threats(resolved, model)
-    if len(threats) > 1:
-        raise ConfigError(f"{len(threats)} threats are given", "harden against one at a time")
-    train, test = build_training(settings), build_data(settings)
-    for data in (train, test):
-        check_together(model, data, threats)
     refuse_overlap(train, test)
     with run_folder(asked, resolved, model, Verb.HARDEN) as path:
         try:
             result = harden(
                 model,
                 train,
-                threat=threats[0].threat,
+                threat=built.threat.threat,
                 recipe=made_recipe(settings.harden.recipe),
                 training=training_of(settings.harden),
                 craft_mode=settings.harden.craft_mode,
@@ -75,7 +77,7 @@ def run(asked: Asked) -> int:
                 run_dir=path,
                 resume=asked.resume,
                 progress=not asked.quiet,
-                gate=threats[0].gate,
+                gate=built.threat.gate,
                 devices=settings.harden.devices,
                 header=header_of(settings, asked.words, [BEFORE, AFTER]),
             )
@@ -84,6 +86,30 @@ def run(asked: Asked) -> int:
                 error.add_note(f"continue with: {resume_command(asked.words, path)}")
             raise
         return _finish(asked, resolved, path, result)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What training needs, made of the settings: one threat, and inputs to learn from and to assess on."""
+
+    resolved: Resolved
+    model: Model
+    threat: Planned
+    train: Dataset
+    test: Dataset
+
+
+def build_lesson(asked: Asked) -> Built:
+    """What is asked for, seen to fit together; raises ``ConfigError`` for more than one threat."""
+    resolved = resolve(asked.said, asked.config, os.environ)
+    model = build_model(resolved)
+    threats = build_threats(resolved, model)
+    if len(threats) > 1:
+        raise ConfigError(f"{len(threats)} threats are given", "train against one at a time")
+    train, test = build_training(resolved.settings), build_data(resolved.settings)
+    for data in (train, test):
+        check_together(model, data, threats)
+    return Built(resolved, model, threats[0], train, test)
 
 
 def run_folder(asked: Asked, resolved: Resolved, model: Model, verb: Verb) -> Any:

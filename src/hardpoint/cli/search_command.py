@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from hardpoint.cli.build import build_data, build_model, build_threats, build_training, check_together
 from hardpoint.cli.config import SearchSettings
 from hardpoint.cli.console import say, say_json
 from hardpoint.cli.exits import Exit
-from hardpoint.cli.harden_command import Asked, run_folder, training_of
-from hardpoint.cli.layers import Resolved, resolve
+from hardpoint.cli.harden_command import Asked, build_lesson, run_folder, training_of
+from hardpoint.cli.layers import Resolved
 from hardpoint.cli.report_command import write_formats
 from hardpoint.cli.runs import Verb, header_of, resume_command
 from hardpoint.cli.training_made import made_recipe
@@ -26,22 +24,16 @@ from hardpoint.report import summary_json
 
 def run(asked: Asked) -> int:
     """Search, and leave the network that was found, its weights and the report in one run folder."""
-    resolved = resolve(asked.said, asked.config, os.environ)
+    built = build_lesson(asked)
+    resolved, model, train, test = built.resolved, built.model, built.train, built.test
     settings = resolved.settings
-    model = build_model(resolved)
-    threats = build_threats(resolved, model)
-    if len(threats) > 1:
-        raise ConfigError(f"{len(threats)} threats are given", "search under one at a time")
-    train, test = build_training(settings), build_data(settings)
-    for data in (train, test):
-        check_together(model, data, threats)
     recipe = made_recipe(settings.harden.recipe)
     with run_folder(asked, resolved, model, Verb.SEARCH) as path:
         try:
             result = search(
                 model,
                 train,
-                threat=threats[0].threat,
+                threat=built.threat.threat,
                 trials=settings.search.trials,
                 limits=_limits(settings.search, model, train),
                 recipe=None if recipe == DEFAULT else recipe,

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from hardpoint.core.errors import MissingExtra
+from hardpoint.core.errors import ConfigError, MissingExtra, RunError
 from hardpoint.core.rng import Rng
 from hardpoint.evidence.search import Trial
 from hardpoint.harden.search.architecture import Architecture
@@ -39,10 +39,14 @@ class Proposal:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Proposal:
-        """The proposal that ``to_json`` told."""
-        return cls(
-            Architecture.from_json({key: held for key, held in value.items() if key != "size"}), value["size"]
-        )
+        """The proposal that ``to_json`` told; raises ``RunError`` for anything else."""
+        said = {key: held for key, held in value.items() if key != "size"}
+        try:
+            return cls(Architecture.from_json(said), float(value["size"]))
+        except (ConfigError, KeyError, TypeError, ValueError) as error:
+            raise RunError(
+                f"a trial of the search is damaged ({error})", "search anew in an empty folder"
+            ) from None
 
 
 def proposed(

@@ -77,9 +77,10 @@ class Session:
 
     def weights(self, number: int) -> Path:
         """Where the trained weights of a finished trial are."""
-        return self._of(number) / "training" / "training" / "model.safetensors"
+        return self.of(number) / "training" / "training" / "model.safetensors"
 
-    def _of(self, number: int) -> Path:
+    def of(self, number: int) -> Path:
+        """The folder of a trial."""
         return self.folder / f"{number:03d}"
 
 
@@ -98,7 +99,7 @@ class _GivenUp(Exception):
 
 def tried(session: Session, task: Task) -> Trial:
     """Train and judge the network of ``task``; goes on in the trial's folder where it was interrupted."""
-    model, folder = session.network(task.number, task.proposal), session.folder / f"{task.number:03d}"
+    model, folder = session.network(task.number, task.proposal), session.of(task.number)
     size = Size.of(model.module, session.learn.shape)
     words = "the network as given" if task.proposal is None else str(task.proposal.architecture)
     history: list[Epoch] = []
