@@ -16,6 +16,7 @@ import hardpoint as hp
 from bounded_nets import NETS, net_and_inputs
 from hardpoint.bounds import Interval, interval_certified, intervals, margin_bounds, traced
 from hardpoint.core.errors import ConfigError, DataError, HardpointError, ModelError, ThreatError
+from hardpoint.bounds.operators.operator import DOUBLE
 from hardpoint.models import TorchModel
 from small_models import conv, linear, mlp, rand, randn, seeded, worst_margin
 
@@ -32,7 +33,7 @@ def true_margins(scores: Tensor, y: Tensor) -> Tensor:
     return scores.gather(1, y.view(-1, 1)) - scores
 
 
-@pytest.mark.parametrize("outward", [False, True])
+@pytest.mark.parametrize("outward", [None, DOUBLE])
 @pytest.mark.parametrize("name", NETS)
 def test_no_point_beats_a_bound_anywhere_in_the_network(name, outward):
     net, x = net_and_inputs(name)
@@ -55,7 +56,7 @@ def test_no_point_beats_a_bound_anywhere_in_the_network(name, outward):
 def test_no_point_beats_a_bound_whatever_the_weights(seed, name, eps):
     net, x = net_and_inputs(name, seed)
     graph, one = traced(net, x), x[seed % 5 : seed % 5 + 1]
-    box = Interval(one - eps, one + eps, outward=True)
+    box = Interval(one - eps, one + eps, outward=DOUBLE)
     spans, y = intervals(graph, box), torch.tensor([seed % 3])
     found = true_margins(net(points_in(box, 60, seed)), y.expand(60)).amin(0)
     assert bool((found >= margin_bounds(graph, spans, y)[0] - 1e-12 * (1 + found.abs())).all())
@@ -308,7 +309,7 @@ def test_outward_bounds_hold_in_exact_arithmetic():
             -8, 9, (3, 7), generator=torch.Generator().manual_seed(seed)
         )
         net, x = linear(weight, weight[:, 0]), randn(1, 7, seed=seed + 1, dtype=torch.float64)
-        box = Interval(x - 0.1, x + 0.1, outward=True)
+        box = Interval(x - 0.1, x + 0.1, outward=DOUBLE)
         spans = intervals(traced(net, x), box)
         margins = margin_bounds(traced(net, x), spans, torch.tensor([0]))[0]
         rows = [[Fraction(float(v)) for v in row] for row in weight]

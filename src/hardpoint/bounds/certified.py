@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hardpoint.bounds.graph import Graph
 from hardpoint.bounds.interval import intervals, margin_bounds
-from hardpoint.bounds.operators.operator import Interval
+from hardpoint.bounds.operators.operator import DOUBLE, Interval
 from hardpoint.bounds.tracing import refuse_hooks, traced
 from hardpoint.core.box import Box
 from hardpoint.core.errors import BadModelOutput, ConfigError, DataError, ModelError, ThreatError
@@ -115,7 +115,7 @@ def allowed_box(x: Tensor, box: Box, eps: float) -> Interval:
         eps * (1 + 2**-50),
     )  # a measured distance is itself rounded
     least, most = torch.nextafter(centre - reach, -far), torch.nextafter(centre + reach, far)
-    return Interval(torch.maximum(least, low.double()), torch.minimum(most, high.double()), outward=True)
+    return Interval(torch.maximum(least, low.double()), torch.minimum(most, high.double()), DOUBLE)
 
 
 def _certified(graph: Graph, x: Tensor, y: Tensor, box: Box, eps: float, slack: float) -> Tensor:

@@ -1,20 +1,20 @@
-"""Linear bounds carried backwards: one pass from the margins to the input, between lines drawn over known intervals.
-
-Every function that is not affine is replaced by two lines that enclose it over its interval, or by its interval where
-no lines are known for it. What is then a linear function of the input has its least value in a corner of the box.
-"""
+"""CROWN: linear bounds between intervals that are linear bounds themselves."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from hardpoint.bounds.graph import Graph, Step
+from hardpoint.bounds.graph import Graph
 from hardpoint.bounds.interval import class_differences
-from hardpoint.bounds.operators.operator import Affine, Interval, Relaxable, Transposes
+from hardpoint.bounds.linear import backward
+from hardpoint.bounds.operators.operator import Curved, Interval, Relaxable
+from hardpoint.bounds.rows import Dense, Patches, Rows
+
+_AT_ONCE = 64 * 2**20
+"""Bytes that the rows over one value may take."""
 
 
 def crown_margins(graph: Graph, spans: Sequence[Interval], y: Tensor) -> Tensor:
@@ -22,7 +22,6 @@ def crown_margins(graph: Graph, spans: Sequence[Interval], y: Tensor) -> Tensor:
 
     CROWN (Zhang et al., "Efficient neural network robustness certification with general activation functions",
     NeurIPS 2018) with the intervals of interval propagation inside, as CROWN-IBP has it (Zhang et al., ICLR 2020).
-    Rounding is not accounted for: what is to be proven with it needs a slack.
 
     Args:
         graph: returns scores ``[n, K]``, or ``[n, 1]`` for the second of two classes.
@@ -30,54 +29,117 @@ def crown_margins(graph: Graph, spans: Sequence[Interval], y: Tensor) -> Tensor:
         y: int64 ``[n]``.
     """
     rows = class_differences(spans[graph.output].low, y)
-    n, count = rows.shape[:2]
-    total = rows.new_zeros(n, count)
-    held: dict[int, Tensor] = {graph.output: rows}
-    for place in range(len(graph.steps), 0, -1):
-        if place not in held:
-            continue
-        step, row = graph.steps[place - 1], held.pop(place)
-        if isinstance(step.operator, Affine):
-            parts, shift = _through(step, row, [spans[k] for k in step.inputs])
-            total = total + shift
-            for k, part in zip(step.inputs, parts, strict=True):
-                held[k] = held[k] + part if k in held else part
-        elif isinstance(step.operator, Relaxable):
-            (k,) = step.inputs
-            lines = step.operator.lines(spans[k])
-            rising, falling = row.clamp(min=0), row.clamp(max=0)
-            total = total + _sum(rising, lines.low_shift) + _sum(falling, lines.high_shift)
-            part = rising * lines.low_slope.unsqueeze(1) + falling * lines.high_slope.unsqueeze(1)
-            held[k] = held[k] + part if k in held else part
-        else:
-            total = total + _least(row, spans[place])
-    return total + _least(held[0], spans[0]) if 0 in held else total
+    return backward(graph, spans, rows).least(spans[0])
 
 
-def _through(step: Step, row: Tensor, spans: Sequence[Interval]) -> tuple[Sequence[Tensor], Tensor]:
-    """The rows before an affine operator, and what its constant part adds."""
-    operator, (n, count) = step.operator, row.shape[:2]
-    flat = row.flatten(0, 1)
-    nothing = operator.value(*(span.low.new_zeros(1, *span.low.shape[1:]) for span in spans))
-    shift = (row * nothing).flatten(2).sum(2)
-    if isinstance(operator, Transposes):
-        parts: Sequence[Tensor] = [operator.transposed(flat, spans[0].low.shape[1:])]
-    else:
-        with torch.enable_grad():
-            zeros = [
-                span.low.new_zeros(n * count, *span.low.shape[1:]).requires_grad_(True) for span in spans
-            ]
-            out = operator.value(*zeros)
-        parts = torch.autograd.grad(out, zeros, flat, create_graph=torch.is_grad_enabled())
-    return [part.view(n, count, *part.shape[1:]) for part in parts], shift
+def tightened(
+    graph: Graph, box: Interval, known: Mapping[int, Interval] | None = None
+) -> list[Interval]:
+    """The interval of every value by interval propagation, each cut with what is ``known`` of it.
+
+    An interval that is cut away altogether has ``low > high``: no point of the box fulfils what is known.
+    """
+    spans = [box]
+    for k, step in enumerate(graph.steps, 1):
+        span = step.operator.interval(*(spans[i] for i in step.inputs))
+        if known is not None and k in known:
+            span = met(span, known[k])
+        spans.append(span)
+    return spans
 
 
-def _least(row: Tensor, span: Interval) -> Tensor:
-    """``[n, S]``: the least of ``row · z`` over the interval."""
-    return _sum(row, span.middle) - _sum(row.abs(), span.radius)
+def met(first: Interval, second: Interval) -> Interval:
+    """What lies in both."""
+    return Interval(
+        torch.maximum(first.low, second.low), torch.minimum(first.high, second.high), first.outward
+    )
 
 
-def _sum(row: Tensor, values: Tensor) -> Tensor:
-    """``[n, S]``: products of ``[n, S, ...]`` with ``[n, ...]``, summed."""
-    size = math.prod(values.shape[1:])
-    return torch.bmm(row.reshape(*row.shape[:2], size), values.reshape(len(values), size, 1)).squeeze(2)
+def crown_spans(
+    graph: Graph, box: Interval, known: Mapping[int, Interval] | None = None, last: int | None = None
+) -> list[Interval]:
+    """The interval of every value, those that curved steps take by linear bounds where intervals leave them bent.
+
+    Args:
+        graph: the network.
+        box: ``[n, ...]``.
+        known: intervals that hold besides, by value.
+        last: the value up to which; all by default.
+    """
+    spans = [box]
+    bent = bent_values(graph)
+    for k, step in enumerate(graph.steps, 1):
+        if last is not None and k > last:
+            break
+        span = step.operator.interval(*(spans[i] for i in step.inputs))
+        if known is not None and k in known:
+            span = met(span, known[k])
+        spans.append(span)
+        if k in bent and _has_curves(graph, k):
+            spans[k] = _refined(graph, spans, k)
+    return spans
+
+
+def bent_values(graph: Graph) -> Sequence[int]:
+    """The values that anything but an affine operator takes, which is all that linear bounds need intervals of."""
+    return tuple(
+        dict.fromkeys(
+            place
+            for step in graph.steps
+            if isinstance(step.operator, Curved | Relaxable)
+            for place in step.inputs
+            if place
+        )
+    )
+
+
+def unstable(graph: Graph, spans: Sequence[Interval], place: int) -> Tensor:
+    """Bool ``[n, ...]``: elements of a value over which a step that takes it is not linear."""
+    span = spans[place]
+    wide = span.high > span.low
+    bent = torch.zeros_like(wide)
+    for step in graph.steps:
+        if place in step.inputs and isinstance(step.operator, Curved | Relaxable):
+            kinked = isinstance(step.operator, Curved) and step.operator.freedom[1] is False
+            bent |= (span.low < 0) & (span.high > 0) if kinked else wide
+    return bent
+
+
+def _has_curves(graph: Graph, place: int) -> bool:
+    """Whether linear bounds can be tighter than intervals before ``place``: they always are after an affine step."""
+    return not isinstance(graph.steps[place - 1].operator, Curved | Relaxable)
+
+
+def _refined(graph: Graph, spans: list[Interval], place: int) -> Interval:
+    """The interval of a value by linear bounds, for the elements that intervals leave bent."""
+    span = spans[place]
+    bent = unstable(graph, spans, place).flatten(1)
+    most = int(bent.sum(1).max()) if len(bent) else 0
+    if not most:
+        return span
+    low, high = span.low.flatten(1).clone(), span.high.flatten(1).clone()
+    # each input's bent elements first; where it has fewer than another, elements that need nothing follow
+    order = torch.sort(bent.to(torch.uint8), dim=1, descending=True, stable=True).indices[:, :most]
+    widest = max(s.low[0].numel() for s in spans)
+    step = max(1, _AT_ONCE // (len(bent) * widest * 8 * 2))
+    for part in order.split(step, dim=1):
+        found = backward(graph, spans, _both_ways(part, span.low), place).least(spans[0])
+        below, above = found.chunk(2, 1)
+        low.scatter_(1, part, torch.maximum(low.gather(1, part), below))
+        high.scatter_(1, part, torch.minimum(high.gather(1, part), -above))
+    return Interval(low.view_as(span.low), high.view_as(span.high), span.outward)
+
+
+def _both_ways(places: Tensor, like: Tensor) -> Rows:
+    """Rows that are one element each, and then their negatives."""
+    shape = like.shape[1:]
+    if len(shape) == 3:
+        single = Patches.single(places, (shape[0], shape[1], shape[2]), like)
+        return Patches(
+            torch.cat([single.values, -single.values], 1),
+            single.top.repeat(1, 2),
+            single.left.repeat(1, 2),
+            single.shape,
+        )
+    rows = like.new_zeros(*places.shape, shape.numel()).scatter_(2, places.unsqueeze(2), 1.0)
+    return Dense(torch.cat([rows, -rows], 1).view(len(rows), -1, *shape))

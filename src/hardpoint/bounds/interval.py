@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from hardpoint.bounds.graph import Graph
 from hardpoint.bounds.operators.affine import Linear, Weighted
-from hardpoint.bounds.operators.operator import Interval, gamma, tiny
+from hardpoint.bounds.operators.operator import Interval
 
 
 def intervals(graph: Graph, box: Interval) -> list[Interval]:
@@ -67,10 +67,10 @@ def _merged(layer: Weighted, span: Interval, y: Tensor) -> Tensor | None:
     shift = offset[y].unsqueeze(1) - offset
     low = torch.baddbmm(shift.unsqueeze(2), rows, span.middle.unsqueeze(2))
     low = (low - torch.bmm(rows.abs(), span.radius.unsqueeze(2))).squeeze(2)
-    if span.outward:
+    if span.outward is not None:
         sizes = functional.linear(span.size, weight.abs(), offset.abs())
-        error = (sizes.gather(1, y.unsqueeze(1)) + sizes) * gamma(span.low.shape[1] + 1, low.dtype) * 2
-        low = low - error - tiny(low.dtype) * span.low.shape[1]
+        error = (sizes.gather(1, y.unsqueeze(1)) + sizes) * span.outward.gamma(span.low.shape[1] + 1) * 2
+        low = low - error - span.outward.least * span.low.shape[1]
     return _but_own(low, y)
 
 

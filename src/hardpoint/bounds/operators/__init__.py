@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from hardpoint.bounds.operators import activation, affine, arithmetic, norm, pool, shape
+from hardpoint.bounds.operators import activation, affine, arithmetic, curves, norm, pool, shape
 from hardpoint.bounds.operators.call import Call
 from hardpoint.bounds.operators.operator import Operator
 
@@ -15,6 +15,7 @@ _FAMILIES = (
     affine.READERS,
     norm.READERS,
     activation.READERS,
+    curves.READERS,
     pool.READERS,
     shape.READERS,
     arithmetic.READERS,

@@ -1,8 +1,7 @@
-"""Elementwise functions that rise: ReLU, LeakyReLU, sigmoid, tanh."""
+"""Elementwise functions of two straight pieces: ReLU and LeakyReLU."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hardpoint.bounds.operators.call import Call, Readers
-from hardpoint.bounds.operators.operator import Interval, Lines, Rising
+from hardpoint.bounds.operators.operator import DOUBLE, Interval, Lines, Rising, Slopes
 
 
 @dataclass(frozen=True)
@@ -32,33 +31,43 @@ class Leaky(Rising):
         out = Interval(self.value(x[0].low), self.value(x[0].high), x[0].outward)
         return out if self.slope == 0 else out.rounded(self.roundings)
 
-    def lines(self, x: Interval) -> Lines:
+    def slopes(self, x: Interval) -> Slopes:
         """Above, the chord; below, whichever of the two pieces leaves less room (Zhang et al., "Efficient neural
         network robustness certification with general activation functions", NeurIPS 2018, section 3.3)."""
         low, high = x.low, x.high
         crossing = (low < 0) & (high > 0)
-        width = torch.where(crossing, high - low, torch.ones_like(high))
         alone = torch.where(low >= 0, 1.0, self.slope).to(low.dtype)
-        chord = (high - self.slope * low) / width
-        above = torch.where(crossing, chord, alone)
-        shift = torch.where(crossing, (self.slope - chord) * low, torch.zeros_like(low))
+        width = torch.where(crossing, high - low, torch.ones_like(high))
+        above = torch.where(crossing, (high - self.slope * low) / width, alone)
         below = torch.where(crossing, torch.where(high > -low, 1.0, self.slope).to(low.dtype), alone)
-        return Lines(below, torch.zeros_like(low), above, shift)
+        return Slopes(below, above)
 
+    def between(self, x: Interval, slopes: Slopes) -> Lines:
+        """The function is convex: a line is above it where it is so at both ends, and one through 0 below it where
+        it is no steeper than the pieces."""
+        low, high = x.low, x.high
+        crossing = (low < 0) & (high > 0)
+        shift = torch.maximum((self.slope - slopes.high) * low, high - slopes.high * high)
+        if x.outward is not None:
+            size = (low.abs() + high.abs()) * (1 + slopes.high.abs())
+            shift = shift + size * DOUBLE.gamma(2) + DOUBLE.least
+        shift = torch.where(crossing, shift, torch.zeros_like(low))
+        return Lines(slopes.low, None, slopes.high, shift)
 
-@dataclass(frozen=True)
-class Smooth(Rising):
-    """A sigmoid or tanh.
+    @property
+    def freedom(self) -> tuple[bool, bool]:
+        """Only the lower line is worth choosing: no line above is better than the chord."""
+        return True, False
 
-    Attributes:
-        function: which.
-    """
+    def within(self, x: Interval, slopes: Slopes) -> Slopes:
+        """The lower slope between those of the pieces, and the only right one where a single piece is left."""
+        low, high = (x.low, x.high) if slopes.low.dim() == x.low.dim() else (x.low.unsqueeze(1), x.high.unsqueeze(1))
+        chosen = torch.where(high <= 0, self.slope, slopes.low.clamp(self.slope, 1.0))
+        return Slopes(torch.where(low >= 0, 1.0, chosen), slopes.high)
 
-    function: Callable[[Tensor], Tensor]
-    roundings = 8  # the functions of vector libraries err by a few units in the last place
-
-    def value(self, *x: Tensor) -> Tensor:
-        return self.function(x[0])
+    def steepest(self, x: Interval) -> Tensor:
+        """``[n, ...]``: 1, which no difference quotient exceeds."""
+        return torch.ones_like(x.low)
 
 
 def _relu(call: Call, *_: Any) -> Leaky:
@@ -85,29 +94,13 @@ def _leaky(call: Call, slope: float) -> Leaky:
     return Leaky(float(slope))
 
 
-def _smooth_layer(function: Callable[[Tensor], Tensor]) -> Callable[[Call, Any], Smooth]:
-    return lambda call, layer: Smooth(function)
-
-
-def _smooth_function(function: Callable[[Tensor], Tensor]) -> Callable[[Call], Smooth]:
-    def read(call: Call) -> Smooth:
-        call.plain("input")
-        return Smooth(function)
-
-    return read
-
-
 READERS = Readers(
     layers={
         nn.ReLU: _relu,
         nn.LeakyReLU: _leaky_layer,
-        nn.Sigmoid: _smooth_layer(torch.sigmoid),
-        nn.Tanh: _smooth_layer(torch.tanh),
     },
     functions={
         **dict.fromkeys((functional.relu, torch.relu, torch.relu_, "relu", "relu_"), _relu_function),
         functional.leaky_relu: _leaky_function,
-        **dict.fromkeys((torch.sigmoid, functional.sigmoid, "sigmoid"), _smooth_function(torch.sigmoid)),
-        **dict.fromkeys((torch.tanh, functional.tanh, "tanh"), _smooth_function(torch.tanh)),
     },
 )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hardpoint.bounds.operators.call import Call, Readers, Wire
-from hardpoint.bounds.operators.operator import Interval, Live, UnknownOperator, gamma, tiny
+from hardpoint.bounds.operators.operator import Interval, Live, UnknownOperator
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,18 @@ class Weighted:
         """``W c + b ± |W| r`` (Gowal et al., "On the effectiveness of interval bound propagation", 2018, eq. 6)."""
         (span,) = x
         weight, bias = self.weight(), self.bias() if self.bias is not None else None
-        if not span.outward:
+        if span.outward is None:
             if span.is_centred:
                 middle, radius = span.middle, span.radius
             else:  # sums and differences of the ends, halved where there is less to halve
                 middle, radius, weight = span.low + span.high, span.high - span.low, weight / 2
             return Interval.around(self.map(middle, weight, bias), self.map(radius, weight.abs(), None))
         out = Interval.around(
-            self.map(span.middle, weight, bias), self.map(span.radius, weight.abs(), None), outward=True
+            self.map(span.middle, weight, bias), self.map(span.radius, weight.abs(), None), span.outward
         )
         terms = weight[0].numel()
         sizes = self.map(span.size, weight.abs(), bias.abs() if bias is not None else None)
-        return out.widened(sizes * gamma(terms, weight.dtype) * 2 + tiny(weight.dtype) * terms)
+        return out.widened(sizes * span.outward.gamma(terms) * 2 + span.outward.least * terms)
 
     def transposed(self, rows: Tensor, shape: torch.Size) -> Tensor:
         return self.map.transposed(rows, self.weight(), shape)
@@ -92,11 +92,26 @@ class Convolved:
         return convolve(x, weight, bias, *self.settings)
 
     def transposed(self, rows: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
-        """The derivative of the convolution at nothing."""
-        with torch.enable_grad():
-            nothing = rows.new_zeros(len(rows), *shape).requires_grad_(True)
-            out = self(nothing, weight, None)
-        return torch.autograd.grad(out, nothing, rows, create_graph=torch.is_grad_enabled())[0]
+        """By a transposed convolution, padded to the size that the input had."""
+        if self.per_axis is None:
+            with torch.enable_grad():
+                nothing = rows.new_zeros(len(rows), *shape).requires_grad_(True)
+                out = self(nothing, weight, None)
+            return torch.autograd.grad(out, nothing, rows, create_graph=torch.is_grad_enabled())[0]
+        stride, padding, dilation, groups = self.per_axis
+        sizes = zip(shape[-self.axes :], weight.shape[2:], rows.shape[2:], stride, padding, dilation, strict=True)
+        missing = [
+            size - ((out - 1) * s - 2 * p + d * (kernel - 1) + 1) for size, kernel, out, s, p, d in sizes
+        ]
+        transpose = functional.conv_transpose1d if self.axes == 1 else functional.conv_transpose2d
+        return transpose(rows, weight, None, stride, padding, missing, groups[0], dilation)
+
+    @property
+    def per_axis(self) -> list[list[int]] | None:
+        """Stride, padding, dilation and groups, a number per axis; None where the padding is a word."""
+        if isinstance(self.settings[1], str):
+            return None
+        return [[each] * self.axes if isinstance(each, int) else list(each) for each in self.settings]
 
 
 def _linear_layer(call: Call, layer: Any) -> Weighted:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hardpoint.bounds.operators.call import Call, Readers, Wire
-from hardpoint.bounds.operators.operator import Interval, Live, Operator, Rising
+from hardpoint.bounds.operators.operator import Interval, Live, Operator, Rising, coarsest
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,7 @@ class Difference:
 
     def interval(self, *x: Interval) -> Interval:
         first, second = x
-        outward = first.outward or second.outward
-        return Interval(first.low - second.high, first.high - second.low, outward).rounded()
+        return Interval(first.low - second.high, first.high - second.low, coarsest(*x)).rounded()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hardpoint.bounds.operators.call import Call, Readers
-from hardpoint.bounds.operators.operator import Interval, Operator, UnknownOperator, gamma, tiny
+from hardpoint.bounds.operators.operator import Interval, Operator, UnknownOperator
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,16 @@ class Normed:
         scale, shift = self._scale(mean, variance)
         middle = torch.addcmul(_across(shift, span.middle), span.middle, _across(scale, span.middle))
         out = Interval.around(middle, span.radius * _across(scale.abs(), middle), span.outward)
-        if not span.outward:
+        if span.outward is None:
             return out
         sizes = (span.size + _across(mean.abs(), span.low)) * _across(scale.abs(), span.low)
         if self.layer.bias is not None:
             sizes = sizes + _across(self.layer.bias.abs(), span.low)
-        return out.widened(sizes * gamma(8, span.low.dtype) + tiny(span.low.dtype))
+        return out.widened(sizes * span.outward.gamma(8) + span.outward.least)
+
+    def scale(self) -> Tensor:
+        """``[channels]``: what a value is multiplied with."""
+        return self._scale(*self._statistics())[0]
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
         if self.mean is not None and self.variance is not None:

@@ -10,7 +10,7 @@ skips it. What a network computes from its weights alone is taken as it is compu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -28,19 +28,49 @@ class UnknownOperator(ModelError):
     """The network does something that no bound is known for."""
 
 
+@dataclass(frozen=True)
+class Rounding:
+    """What an arithmetic can lose in one operation.
+
+    Attributes:
+        unit: the unit roundoff: at most this share of a result.
+        least: at most this much, where a result is too small for it.
+    """
+
+    unit: float
+    least: float
+
+    def gamma(self, terms: int) -> float:
+        """More than the relative error of a sum of ``terms`` products, and of the sums that bound it."""
+        share = (2 * terms + 16) * self.unit
+        if share >= 0.5:
+            raise ModelError(f"sums of {terms} terms are too long for bounds", "certify a smaller network")
+        return share / (1 - share)
+
+    @classmethod
+    def of(cls, dtype: torch.dtype) -> Rounding:
+        """Of a floating-point type."""
+        limits = torch.finfo(dtype)
+        return cls(limits.eps / 2, limits.tiny)
+
+
+DOUBLE = Rounding.of(torch.float64)
+SINGLE = Rounding.of(torch.float32)
+
+
 class Interval:
     """Every value lies between ``low`` and ``high``, elementwise.
 
     Args:
         low, high: ``[n, ...]``.
-        outward: whether rounding errors widen it, see above.
+        outward: the arithmetic whose rounding errors widen it, see above; None for none.
     """
 
-    def __init__(self, low: Tensor, high: Tensor, outward: bool = False) -> None:
+    def __init__(self, low: Tensor, high: Tensor, outward: Rounding | None = None) -> None:
         self.low, self.high, self.outward = low, high, outward
 
     @classmethod
-    def around(cls, middle: Tensor, radius: Tensor, outward: bool = False) -> Interval:
+    def around(cls, middle: Tensor, radius: Tensor, outward: Rounding | None = None) -> Interval:
         """The interval from ``middle - radius`` to ``middle + radius``; ends that nobody asks for cost nothing."""
         made = cls.__new__(cls)
         made.middle, made.radius, made.outward = middle, radius, outward
@@ -78,23 +108,15 @@ class Interval:
 
     def rounded(self, roundings: int = 2) -> Interval:
         """Outward intervals widened by so many roundings of each end; others as they are."""
-        if not self.outward:
+        if self.outward is None:
             return self
-        return self.widened(self.size * gamma(roundings, self.low.dtype) + tiny(self.low.dtype))
+        return self.widened(self.size * self.outward.gamma(roundings) + self.outward.least)
 
 
-def gamma(terms: int, dtype: torch.dtype) -> float:
-    """More than the relative error of a sum of ``terms`` products, and of the sums that bound it."""
-    unit = torch.finfo(dtype).eps / 2
-    share = (2 * terms + 16) * unit
-    if share >= 0.5:
-        raise ModelError(f"sums of {terms} terms are too long for {dtype}", "compute bounds in float64")
-    return share / (1 - share)
-
-
-def tiny(dtype: torch.dtype) -> float:
-    """More than what underflow can take from a sum."""
-    return torch.finfo(dtype).tiny
+def coarsest(*spans: Interval) -> Rounding | None:
+    """The arithmetic that loses most of those that widen ``spans``."""
+    found = [span.outward for span in spans if span.outward is not None]
+    return max(found, key=lambda each: each.unit, default=None)
 
 
 @runtime_checkable
@@ -128,25 +150,66 @@ class Transposes(Affine, Protocol):
 
 
 @dataclass(frozen=True)
+class Slopes:
+    """Of two lines per element.
+
+    Attributes:
+        low, high: of the line below and of the one above, ``[n, ...]``, or ``[n, S, ...]`` for lines of each row.
+    """
+
+    low: Tensor
+    high: Tensor
+
+
+@dataclass(frozen=True)
 class Lines:
     """Two lines per element between which a function runs over an interval: ``slope * z + shift``.
 
     Attributes:
-        low_slope, low_shift, high_slope, high_shift: ``[n, ...]``.
+        low_slope, high_slope, low_shift, high_shift: ``[n, ...]``, or ``[n, S, ...]`` for lines of each row; a
+            ``low_shift`` of None is 0.
     """
 
     low_slope: Tensor
-    low_shift: Tensor
+    low_shift: Tensor | None
     high_slope: Tensor
     high_shift: Tensor
 
 
 @runtime_checkable
-class Relaxable(Operator, Protocol):
-    """An elementwise function that is known between two lines. Without it, an operator is known by its interval."""
+class Curved(Operator, Protocol):
+    """An elementwise function of one value that is known between two lines."""
 
-    def lines(self, x: Interval) -> Lines:
-        """Lines that enclose the function over ``x``."""
+    @property
+    def freedom(self) -> tuple[bool, bool]:
+        """Whether the lower and the upper slope are worth choosing."""
+        ...
+
+    def slopes(self, x: Interval) -> Slopes:
+        """A good choice over ``x``."""
+        ...
+
+    def within(self, x: Interval, slopes: Slopes) -> Slopes:
+        """The nearest slopes that ``between`` takes."""
+        ...
+
+    def between(self, x: Interval, slopes: Slopes) -> Lines:
+        """The tightest lines with these slopes that enclose the function over ``x``."""
+        ...
+
+    def steepest(self, x: Interval) -> Tensor:
+        """At least the function's Lipschitz constant over ``x``, elementwise."""
+        ...
+
+
+@runtime_checkable
+class Relaxable(Operator, Protocol):
+    """Any other operator that is known between linear functions of its inputs. Without it, and without lines, an
+    operator is known by its interval."""
+
+    def relaxed(self, rows: Tensor, *x: Interval) -> tuple[Sequence[Tensor], Tensor]:
+        """Rows ``[n, S, ...]`` over the value as rows over each input, and a number ``[n, S]``, whose sum lies
+        nowhere above the rows' over ``x``."""
         ...
 
 
@@ -172,5 +235,5 @@ class Rising:
 
     def interval(self, *x: Interval) -> Interval:
         low, high = self.value(*(part.low for part in x)), self.value(*(part.high for part in x))
-        out = Interval(low, high, any(part.outward for part in x))
+        out = Interval(low, high, coarsest(*x))
         return out.rounded(self.roundings) if self.roundings else out

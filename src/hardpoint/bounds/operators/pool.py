@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hardpoint.bounds.operators.call import Call, Readers
-from hardpoint.bounds.operators.operator import Interval, Rising, gamma, tiny
+from hardpoint.bounds.operators.operator import Interval, Rising
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,11 @@ class Mean(Rising):
     def interval(self, *x: Interval) -> Interval:
         (span,) = x
         out = super().interval(span)
-        if not span.outward:
+        if span.outward is None:
             return out
-        dtype, terms = span.low.dtype, span.low[0].numel()  # no window has more
-        return out.widened(self.average(span.size) * gamma(terms, dtype) * 2 + tiny(dtype) * terms)
+        terms = span.low[0].numel()  # no window has more
+        error = self.average(span.size) * span.outward.gamma(terms) * 2
+        return out.widened(error + span.outward.least * terms)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,179 @@
+"""Linear bounds carried backwards: one pass from rows over some value to the input, between lines drawn over known
+intervals.
+
+Every function that is not affine is replaced by two lines that enclose it over its interval. What is then a linear
+function of the input has its least value in a corner of the box. Zhang et al., "Efficient neural network robustness
+certification with general activation functions", NeurIPS 2018; with prices for splits: Wang et al., "Beta-CROWN",
+NeurIPS 2021.
+
+Where the intervals are ``outward``, the pass keeps account of its own rounding: at each value the rows' coefficients
+are off by at most a share γ of what could have been summed, times the largest that the value can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from hardpoint.bounds.graph import Graph, Step
+from hardpoint.bounds.operators.operator import (
+    Affine,
+    Curved,
+    Interval,
+    Relaxable,
+    Rounding,
+    Slopes,
+    coarsest,
+)
+from hardpoint.bounds.rows import Dense, Rows
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a backward pass is free to choose; every choice gives a valid bound.
+
+    Attributes:
+        slopes: of the lines over the value that a curved step takes, by that value; else each operator's own.
+        prices: by value, ``[n, S, ...]`` or ``[n, 1, ...]``, subtracted from the rows over it. Where the value is known
+            to be at least 0 they may be positive, where at most 0 negative (the multipliers of these constraints).
+    """
+
+    slopes: Mapping[int, Slopes] = field(default_factory=dict)
+    prices: Mapping[int, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear function of the input that lies nowhere above what it bounds.
+
+    Attributes:
+        rows: over the input; None where the input does not matter.
+        shift: ``[n, S]``.
+        error: ``[n, S]``: what rounding may have taken from the function anywhere in the box; 0 where nobody asked.
+    """
+
+    rows: Rows | None
+    shift: Tensor
+    error: Tensor
+
+    def least(self, box: Interval) -> Tensor:
+        """``[n, S]``: a lower bound over the box."""
+        found = self.shift - self.error
+        if self.rows is None:
+            return found
+        found = found + self.rows.dot(box.middle) - self.rows.reach(box.radius)
+        if box.outward is not None:
+            size = self.rows.reach(box.size) + self.shift.abs() + self.error
+            found = found - size * box.outward.gamma(self.rows.terms + 4) * 2 - box.outward.least
+        return found
+
+    def corner(self, box: Interval) -> Tensor:
+        """``[n, S, ...]``: where in the box it is least."""
+        low, high = box.low.unsqueeze(1), box.high.unsqueeze(1)
+        if self.rows is None:
+            return low.expand(-1, self.shift.shape[1], *low.shape[2:])
+        return torch.where(self.rows.dense().values > 0, low, high)
+
+
+def backward(
+    graph: Graph,
+    spans: Sequence[Interval],
+    rows: Tensor | Rows,
+    place: int | None = None,
+    choice: Choice | None = None,
+) -> Linear:
+    """A linear function of the input below ``rows · value`` over the box, differentiable in the choice.
+
+    Args:
+        graph: the network.
+        spans: the interval of each value that the pass crosses; ``spans[0]`` is the box.
+        rows: ``[n, S, ...]`` over the value ``place``, the network's answer where it is None.
+        choice: slopes and prices.
+    """
+    place = graph.output if place is None else place
+    choice = choice or Choice()
+    start = Dense(rows) if isinstance(rows, Tensor) else rows
+    n, count = start.values.shape[:2]
+    total = _Total(start.values.new_zeros(n, count), coarsest(*spans))
+    held: dict[int, Rows] = {place: start}
+    for k in range(place, 0, -1):
+        if k in choice.prices:
+            price = Dense(-choice.prices[k].expand(n, count, *choice.prices[k].shape[2:]))
+            held[k] = held[k].plus(price) if k in held else price
+        if k not in held:
+            continue
+        step, row = graph.steps[k - 1], held.pop(k)
+        taken = [spans[i] for i in step.inputs]
+        if isinstance(step.operator, Curved):
+            parts: Sequence[Rows] = [
+                _curved(step.operator, row, taken[0], choice.slopes.get(step.inputs[0]), total)
+            ]
+        elif isinstance(step.operator, Affine):
+            parts = _affine(step.operator, row, taken, total)
+        elif isinstance(step.operator, Relaxable):
+            found, shift = step.operator.relaxed(row.dense().values, *taken)
+            parts = [Dense(part) for part in found]
+            total.add(shift, row.terms)
+            total.lose(row, spans[k], row.terms)
+        else:
+            total.add(row.dot(spans[k].middle) - row.reach(spans[k].radius), row.terms)
+            total.lose(row, spans[k].size, row.terms)
+            continue
+        for i, part in zip(step.inputs, parts, strict=True):
+            held[i] = held[i].plus(part) if i in held else part
+            total.lose(held[i], spans[i].size, 4)
+    return Linear(held.get(0), total.value, total.error)
+
+
+class _Total:
+    """What is constant in a bound, and what rounding may have taken from it.
+
+    Args:
+        value: ``[n, S]``.
+        arithmetic: None where rounding does not matter.
+    """
+
+    def __init__(self, value: Tensor, arithmetic: Rounding | None) -> None:
+        self.value, self.error, self.arithmetic = value, torch.zeros_like(value), arithmetic
+
+    def add(self, shift: Tensor, terms: int) -> None:
+        """A sum of ``terms`` products of one sign each; what others can lose is for ``lose``."""
+        self.value = self.value + shift
+        if self.arithmetic is not None:
+            self.error = self.error + (shift.abs() + self.value.abs()) * self.arithmetic.gamma(terms)
+
+    def lose(self, rows: Rows, size: Tensor, terms: int) -> None:
+        """A share of what ``rows`` over values of that size can be."""
+        if self.arithmetic is not None:
+            share = self.arithmetic.gamma(terms) * rows.reach(size)
+            self.error = self.error + share + self.arithmetic.least * terms
+
+
+def _curved(operator: Curved, row: Rows, span: Interval, slopes: Slopes | None, total: _Total) -> Rows:
+    own = operator.slopes(span) if slopes is None else operator.within(span, slopes)
+    lines = operator.between(span, own)
+    if lines.low_slope.dim() > span.low.dim():
+        row = row.dense()
+    found, low, high = row.within(lines)
+    if low is not None:
+        total.add(low, row.terms)
+    total.add(high, row.terms)
+    return found
+
+
+def _affine(operator: Affine, row: Rows, spans: Sequence[Interval], total: _Total) -> Sequence[Rows]:
+    """The rows before an affine operator."""
+    nothing = [span.low.new_zeros(1, *span.low.shape[1:]) for span in spans]
+    if total.arithmetic is None:
+        total.add(row.dot(operator.value(*nothing)), row.terms)
+    else:
+        constant = operator.interval(*(Interval(zero, zero, total.arithmetic) for zero in nothing))
+        total.add(row.dot(constant.middle), row.terms)
+        total.lose(row, constant.size, row.terms)
+        total.error = total.error + row.reach(constant.radius) * 1.01
+        largest = operator.interval(*(Interval(-span.size, span.size, total.arithmetic) for span in spans))
+        total.lose(row, largest.size, row.terms)
+    return row.before(operator, spans)
