@@ -118,19 +118,24 @@ def _refined(graph: Graph, spans: list[Interval], place: int) -> Interval:
     if not most:
         return span
     low, high = span.low.flatten(1).clone(), span.high.flatten(1).clone()
-    # each input's bent elements first; where it has fewer than another, elements that need nothing follow
-    order = torch.sort(bent.to(torch.uint8), dim=1, descending=True, stable=True).indices[:, :most]
+    order = bent_first(bent, most)
     widest = max(s.low[0].numel() for s in spans)
     step = max(1, _AT_ONCE // (len(bent) * widest * 8 * 2))
     for part in order.split(step, dim=1):
-        found = backward(graph, spans, _both_ways(part, span.low), place).least(spans[0])
+        found = backward(graph, spans, both_ways(part, span.low), place).least(spans[0])
         below, above = found.chunk(2, 1)
         low.scatter_(1, part, torch.maximum(low.gather(1, part), below))
         high.scatter_(1, part, torch.minimum(high.gather(1, part), -above))
     return Interval(low.view_as(span.low), high.view_as(span.high), span.outward)
 
 
-def _both_ways(places: Tensor, like: Tensor) -> Rows:
+def bent_first(bent: Tensor, most: int) -> Tensor:
+    """int64 ``[n, most]``: places of the true elements of ``bent`` ``[n, m]`` first; where an input has fewer than
+    another, elements that need nothing follow."""
+    return torch.sort(bent.to(torch.uint8), dim=1, descending=True, stable=True).indices[:, :most]
+
+
+def both_ways(places: Tensor, like: Tensor) -> Rows:
     """Rows that are one element each, and then their negatives."""
     shape = like.shape[1:]
     if len(shape) == 3:

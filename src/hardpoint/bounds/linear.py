@@ -84,6 +84,7 @@ def backward(
     rows: Tensor | Rows,
     place: int | None = None,
     choice: Choice | None = None,
+    seen: dict[int, Tensor] | None = None,
 ) -> Linear:
     """A linear function of the input below ``rows · value`` over the box, differentiable in the choice.
 
@@ -92,6 +93,7 @@ def backward(
         spans: the interval of each value that the pass crosses; ``spans[0]`` is the box.
         rows: ``[n, S, ...]`` over the value ``place``, the network's answer where it is None.
         choice: slopes and prices.
+        seen: is given, by the value that each curved step takes, the rows ``[n, S, ...]`` over what it makes of it.
     """
     place = graph.output if place is None else place
     choice = choice or Choice()
@@ -108,6 +110,8 @@ def backward(
         step, row = graph.steps[k - 1], held.pop(k)
         taken = [spans[i] for i in step.inputs]
         if isinstance(step.operator, Curved):
+            if seen is not None:
+                seen[step.inputs[0]] = row.dense().values.detach()
             parts: Sequence[Rows] = [
                 _curved(step.operator, row, taken[0], choice.slopes.get(step.inputs[0]), total)
             ]

@@ -46,13 +46,12 @@ class Leaky(Rising):
         """The function is convex: a line is above it where it is so at both ends, and one through 0 below it where
         it is no steeper than the pieces."""
         low, high = x.low, x.high
-        crossing = (low < 0) & (high > 0)
-        shift = torch.maximum((self.slope - slopes.high) * low, high - slopes.high * high)
+        shift = torch.maximum(self.value(low) - slopes.high * low, self.value(high) - slopes.high * high)
+        exact = torch.where(low >= 0, slopes.high == 1.0, (high <= 0) & (slopes.high == self.slope))
         if x.outward is not None:
             size = (low.abs() + high.abs()) * (1 + slopes.high.abs())
             shift = shift + size * DOUBLE.gamma(2) + DOUBLE.least
-        shift = torch.where(crossing, shift, torch.zeros_like(low))
-        return Lines(slopes.low, None, slopes.high, shift)
+        return Lines(slopes.low, None, slopes.high, torch.where(exact, torch.zeros_like(low), shift))
 
     @property
     def freedom(self) -> tuple[bool, bool]:
@@ -60,10 +59,10 @@ class Leaky(Rising):
         return True, False
 
     def within(self, x: Interval, slopes: Slopes) -> Slopes:
-        """The lower slope between those of the pieces, and the only right one where a single piece is left."""
+        """Below, between the pieces' own, and the only right one where a single piece is left; above, the chord's."""
         low, high = (x.low, x.high) if slopes.low.dim() == x.low.dim() else (x.low.unsqueeze(1), x.high.unsqueeze(1))
         chosen = torch.where(high <= 0, self.slope, slopes.low.clamp(self.slope, 1.0))
-        return Slopes(torch.where(low >= 0, 1.0, chosen), slopes.high)
+        return Slopes(torch.where(low >= 0, 1.0, chosen), self.slopes(x).high)
 
     def steepest(self, x: Interval) -> Tensor:
         """``[n, ...]``: 1, which no difference quotient exceeds."""

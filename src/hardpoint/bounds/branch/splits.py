@@ -1,0 +1,175 @@
+"""Splitting at the kinks of ReLUs: on either side of 0 a unit is linear.
+
+Which unit: those whose lines cost the bound most are tried, one cheap bound each, and the one is taken whose worse half
+is best (Bunel et al., "Branch and bound for piecewise linear neural network verification", JMLR 2020; filtered smart
+branching: De Palma et al., "Improved branch and bound for neural network verification via Lagrangian decomposition",
+2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from hardpoint.bounds.alpha import Ascent, raised, without_rounding
+from hardpoint.bounds.branch.domains import Domains
+from hardpoint.bounds.claim import Claim
+from hardpoint.bounds.crown import bent_values, tightened
+from hardpoint.bounds.graph import Graph
+from hardpoint.bounds.linear import Choice, backward
+from hardpoint.bounds.operators.activation import Leaky
+from hardpoint.bounds.operators.operator import Interval
+
+_CROSSED = 1e-9
+"""How far an interval's ends must have passed one another to say that there is nothing between them, where rounding
+is not accounted for."""
+
+
+def kinks(graph: Graph) -> tuple[int, ...]:
+    """The values that can be split: those that only ReLUs and their like take."""
+    return tuple(
+        k
+        for k in bent_values(graph)
+        if all(isinstance(step.operator, Leaky) for step in graph.steps if k in step.inputs)
+    )
+
+
+def crossing(parts: Domains, places: tuple[int, ...]) -> Tensor:
+    """Bool ``[m, units]``: units of the values ``places``, behind one another, that can still be on both sides."""
+    spans = [parts.known[k] for k in places]
+    return torch.cat([((s.low < 0) & (s.high > 0)).flatten(1) for s in spans], 1)
+
+
+def costs(graph: Graph, claim: Claim, parts: Domains, places: tuple[int, ...]) -> Tensor:
+    """``[m, units]``: how much the lines of each unit may cost the bound; below 0 where a unit is not bent."""
+    spans = tightened(graph, parts.box, parts.known)
+    seen: dict[int, Tensor] = {}
+    with torch.no_grad():
+        plain = [without_rounding(span) for span in spans]
+        rows = claim.rows.expand(len(parts), -1, -1)
+        bounds = backward(graph, plain, rows, None, parts.choice, seen).least(plain[0]) + claim.offset
+    # the row that stands worst speaks for the part
+    worst = claim.proven(bounds).argmin(1)
+    score = torch.where(claim.clause.unsqueeze(0) == worst.unsqueeze(1), bounds, -torch.inf).argmax(1)
+    found = []
+    for k in places:
+        row = seen[k][torch.arange(len(parts)), score].flatten(1) if k in seen else None
+        low, high = parts.known[k].low.flatten(1), parts.known[k].high.flatten(1)
+        bent = (low < 0) & (high > 0)
+        if row is None:
+            found.append(torch.where(bent, 0.0, -1.0).to(low.dtype))
+            continue
+        width = torch.where(bent, high - low, 1.0)
+        above = row.clamp(max=0).abs() * -low * high / width
+        below = row.clamp(min=0) * torch.minimum(-low, high) / 2
+        found.append(torch.where(bent, above + below, -1.0))
+    return torch.cat(found, 1)
+
+
+def halves(graph: Graph, parts: Domains, unit: Tensor, places: tuple[int, ...]) -> tuple[Domains, Tensor]:
+    """Both halves ``[2 m]`` of each part, split at ``unit`` int64 ``[m]``: first those above 0, then those below.
+
+    Returns:
+        The halves, with their parents' bounds, and bool ``[2 m]``: those that no point lies in.
+    """
+    twice = torch.arange(len(parts)).repeat(2)
+    both, unit = parts.of(twice), unit.repeat(2)
+    side = torch.ones(len(both), dtype=parts.bound.dtype)
+    side[len(parts) :] = -1
+    known, signs, start = dict(both.known), dict(both.signs), 0
+    for k in places:
+        span, size = both.known[k], both.known[k].low[0].numel()
+        here = (unit >= start) & (unit < start + size)
+        row, at = here.nonzero().flatten(), (unit - start)[here]
+        low, high = span.low.flatten(1).clone(), span.high.flatten(1).clone()
+        sign = both.signs[k].flatten(1).clone()
+        above = side[row] > 0
+        low[row[above], at[above]] = low[row[above], at[above]].clamp(min=0)
+        high[row[~above], at[~above]] = high[row[~above], at[~above]].clamp(max=0)
+        sign[row, at] = side[row]
+        known[k] = Interval(low.view_as(span.low), high.view_as(span.high), span.outward)
+        signs[k], start = sign.view_as(both.signs[k]), start + size
+    spans = tightened(graph, both.box, known)
+    known, empty = _settled({k: spans[k] for k in known})
+    return Domains(both.bound, both.box, known, signs, both.choice), empty
+
+
+def bounded(graph: Graph, claim: Claim, parts: Domains, ascent: Ascent) -> Domains:
+    """The parts with the bounds that lines and prices chosen anew give, never below those that they had."""
+    spans = tightened(graph, parts.box, parts.known)
+    for k, span in parts.known.items():
+        spans[k] = span
+    rows = claim.rows.expand(len(parts), -1, -1)
+
+    def worst(bounds: Tensor) -> Tensor:
+        return claim.proven(bounds + claim.offset)
+
+    def open_sum(bounds: Tensor) -> Tensor:
+        found = worst(bounds)
+        return torch.where(found > 0, found.clamp(max=0), found).sum()
+
+    plain = [without_rounding(span) for span in spans]
+    found = raised(
+        graph,
+        plain,
+        rows,
+        ascent,
+        start=parts.choice,
+        signs=parts.signs,
+        objective=open_sum,
+        done=lambda best: bool((worst(best) > 0).all()),
+    )
+    choice, bounds = found.choice, found.bounds
+    if spans[0].outward is not None:
+        with torch.no_grad():
+            bounds = backward(graph, spans, rows, None, choice).least(spans[0])
+    bound = torch.fmax(worst(bounds).amin(1), parts.bound)
+    return Domains(bound, parts.box, parts.known, parts.signs, choice)
+
+
+def chosen(
+    graph: Graph, claim: Claim, parts: Domains, places: tuple[int, ...], tried: int
+) -> tuple[Tensor, Tensor]:
+    """The unit ``[m]`` to split each part at, and bool ``[m]``: parts that no unit is left to split in."""
+    score = costs(graph, claim, parts, places)
+    done = score.amax(1) < 0
+    best = score.topk(min(tried, score.shape[1]), 1).indices
+    if best.shape[1] == 1:
+        return best[:, 0], done
+    gains = []
+    for column in range(best.shape[1]):
+        split, empty = halves(graph, parts, best[:, column], places)
+        spans = [without_rounding(span) for span in tightened(graph, split.box, split.known)]
+        rows = claim.rows.expand(len(split), -1, -1)
+        with torch.no_grad():
+            bounds = backward(graph, spans, rows, None, split.choice).least(spans[0]) + claim.offset
+        bound = torch.where(empty, torch.inf, claim.proven(bounds).amin(1))
+        worse = torch.minimum(*bound.chunk(2)).nan_to_num(-torch.inf)
+        gains.append(torch.where(score.gather(1, best[:, column : column + 1]).squeeze(1) < 0, -torch.inf, worse))
+    pick = torch.stack(gains, 1).argmax(1)
+    return best.gather(1, pick.unsqueeze(1)).squeeze(1), done
+
+
+def root(graph: Graph, box: Interval, spans: list[Interval], choice: Choice, bound: Tensor) -> Domains:
+    """The whole box as one part."""
+    places = kinks(graph)
+    known = {k: spans[k] for k in bent_values(graph)}
+    signs = {k: torch.zeros_like(spans[k].low) for k in places}
+    return Domains(bound, box, known, signs, choice)
+
+
+def _settled(known: Mapping[int, Interval]) -> tuple[dict[int, Interval], Tensor]:
+    """Intervals whose ends are in order, and bool ``[m]``: parts where they were not."""
+    settled: dict[int, Interval] = {}
+    empty: Tensor | None = None
+    for k, span in known.items():
+        slack = 0.0 if span.outward is not None else _CROSSED
+        crossed = (span.low > span.high + slack).flatten(1).any(1)
+        empty = crossed if empty is None else empty | crossed
+        settled[k] = Interval(
+            torch.minimum(span.low, span.high), torch.maximum(span.low, span.high), span.outward
+        )
+    assert empty is not None
+    return settled, empty
