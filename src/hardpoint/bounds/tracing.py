@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from hardpoint.bounds.checking import check, points_around
 from hardpoint.bounds.graph import Graph, Step
+from hardpoint.bounds.onnx.reading import imported
 from hardpoint.bounds.operators import FUNCTIONS, LAYERS
 from hardpoint.bounds.operators.call import Call, Wire
 from hardpoint.bounds.operators.moves import Moved
@@ -22,6 +23,7 @@ from hardpoint.bounds.operators.shape import Reshaped, Same
 from hardpoint.core.errors import ModelError
 from hardpoint.engine.guard import full_precision, preserved_random_state
 from hardpoint.engine.shadow import resting_norms
+from hardpoint.models.onnx.graph import GraphModule
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _OWN = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
@@ -44,7 +46,7 @@ def traced(module: nn.Module, x: Tensor) -> Graph:
     """The graph of ``module``, in the mode that its layers are in, checked against it.
 
     Args:
-        module: takes one tensor and returns one tensor.
+        module: takes one tensor and returns one tensor; or an imported ONNX graph.
         x: float ``[n, ...]``, one input or more of the shape and dtype that the module takes.
 
     Raises:
@@ -58,6 +60,8 @@ def traced(module: nn.Module, x: Tensor) -> Graph:
     if not len(x) or not x.is_floating_point():
         raise ModelError("a network cannot be traced without an input", "give one float input or more")
     refuse_hooks(module)
+    if isinstance(module, GraphModule):
+        return imported(module, x)
     own, points = set(vars(module)), points_around(x)
     try:
         with preserved_random_state():

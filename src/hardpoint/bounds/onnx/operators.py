@@ -213,8 +213,7 @@ def _largest(site: Site, axes: tuple[int, ...]) -> Wire:
 
 
 def _reshaped(site: Site) -> Wire:
-    for name in site.node.attributes:
-        site.attribute(name)
+    site.attributes()
     return site.call(torch.reshape, site.wire())
 
 
@@ -226,12 +225,12 @@ def _move(site: Site) -> Wire:
 def _moves(site: Site) -> list[Wire]:
     """By what the importer's own operator makes of the numbers of the elements. An index that it takes is read now."""
     held = [site.constant(place) for place in range(1, len(site.inputs))]
-    settings = [None if part is None else part().cpu() for part in held]
+    settings, attributes = [None if part is None else part().cpu() for part in held], site.attributes()
     made = []
     for place, shape in enumerate(site.shapes):
 
         def move(numbers: Tensor, place: int = place) -> Tensor:
-            found = OPERATORS[site.node.op](numbers, *settings, **site.node.attributes)
+            found = OPERATORS[site.node.op](numbers, *settings, **attributes)
             out: Tensor = found if isinstance(found, Tensor) else found[place]
             return out
 
@@ -248,7 +247,6 @@ def _concat(site: Site) -> Wire:
     wires = [part for part in site.inputs if isinstance(part, Wire)]
     if len(wires) == len(site.inputs):
         return site.call(torch.cat, tuple(wires), axis)
-    site.settled()
     constants = tuple(None if isinstance(part, Wire) else part for part in site.inputs)
     if any(part is not None and part().shape[0] != 1 for part in constants):
         raise site.unknown("a constant part differs between inputs")

@@ -72,6 +72,7 @@ class _Reading:
             if read is None:
                 raise site.unknown()
             made = read(site)
+            site.settled()
             for name, wire in zip(node.outputs, made if isinstance(made, list) else [made], strict=True):
                 if name:
                     self._agree(site, name, wire)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +68,11 @@ class Site:
         self._taken.add(name)
         return self.node.attributes.get(name, default)
 
+    def attributes(self) -> Mapping[str, Any]:
+        """Everything that the file says, for operators that are given all of it."""
+        self._taken.update(self.node.attributes)
+        return self.node.attributes
+
     def settled(self) -> None:
         """Raise ``UnknownOperator`` for an attribute that nobody asked for."""
         for name in self.node.attributes:
@@ -102,7 +107,6 @@ class Site:
             args: what it is called with.
             shape: of one input's value after it; the node's by default.
         """
-        self.settled()
         shape = self.shape if shape is None else shape
         wires = [
             part

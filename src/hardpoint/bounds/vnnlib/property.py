@@ -60,11 +60,23 @@ class Property:
         inputs: how many numbers the network takes, in the order of its flattened input.
         outputs: how many it answers.
         cases: every way to be unsafe.
+
+    Raises:
+        DataError: for a case over another number of inputs or outputs.
     """
 
     inputs: int
     outputs: int
     cases: tuple[Case, ...]
+
+    def __post_init__(self) -> None:
+        for case in self.cases:
+            if (len(case.low), case.rows.shape[1]) != (self.inputs, self.outputs):
+                raise DataError(
+                    f"a case is over {len(case.low)} inputs and {case.rows.shape[1]} outputs, "
+                    f"the property over {self.inputs} and {self.outputs}",
+                    "give cases of one network",
+                )
 
     def grouped(self) -> tuple[tuple[Case, ...], ...]:
         """The cases, those that share a box together."""
