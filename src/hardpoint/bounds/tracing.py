@@ -12,19 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from hardpoint.bounds.checking import check, points_around
 from hardpoint.bounds.graph import Graph, Step
+from hardpoint.bounds.onnx.reading import imported
 from hardpoint.bounds.operators import FUNCTIONS, LAYERS
 from hardpoint.bounds.operators.call import Call, Wire
+from hardpoint.bounds.operators.moves import Moved
 from hardpoint.bounds.operators.operator import Live, Operator, UnknownOperator
 from hardpoint.bounds.operators.shape import Reshaped, Same
-from hardpoint.core.errors import ModelError, NonFiniteOutput
-from hardpoint.core.rows import all_finite
+from hardpoint.core.errors import ModelError
 from hardpoint.engine.guard import full_precision, preserved_random_state
 from hardpoint.engine.shadow import resting_norms
+from hardpoint.models.onnx.graph import GraphModule
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _OWN = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
-_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 _FORM = ("shape", "size", "dim", "ndim", "ndimension", "numel", "dtype", "device")
 _IN_PLACE: Mapping[Any, Any] = {
     operator.iadd: operator.add,
@@ -44,7 +46,7 @@ def traced(module: nn.Module, x: Tensor) -> Graph:
     """The graph of ``module``, in the mode that its layers are in, checked against it.
 
     Args:
-        module: takes one tensor and returns one tensor.
+        module: takes one tensor and returns one tensor; or an imported ONNX graph.
         x: float ``[n, ...]``, one input or more of the shape and dtype that the module takes.
 
     Raises:
@@ -58,7 +60,9 @@ def traced(module: nn.Module, x: Tensor) -> Graph:
     if not len(x) or not x.is_floating_point():
         raise ModelError("a network cannot be traced without an input", "give one float input or more")
     refuse_hooks(module)
-    own, points = set(vars(module)), _points(x)
+    if isinstance(module, GraphModule):
+        return imported(module, x)
+    own, points = set(vars(module)), points_around(x)
     try:
         with preserved_random_state():
             before = torch.get_rng_state()
@@ -69,7 +73,7 @@ def traced(module: nn.Module, x: Tensor) -> Graph:
                 )
         with torch.no_grad(), full_precision(), preserved_random_state(), resting_norms(module):
             graph = _Reading(module, nodes, points, made=set(vars(module)) - own).graph()
-            _check(module, graph, points)
+            check(module, graph, points)
     finally:
         for name in set(vars(module)) - own:  # tensors that forward() makes: tracing keeps them on the module
             delattr(module, name)
@@ -130,7 +134,7 @@ class _Reading:
         few, more = self.few[node], self.more[node]
         of_tensor = any(isinstance(self.few[source], Tensor) for source in node.all_input_nodes)
         if _all(few, Tensor) or (of_tensor and not _asks_form(node)):
-            raise self._call(node, args, kwargs, ()).unknown("it returns no single tensor")
+            raise self._call(node, args, kwargs).unknown("it returns no single tensor")
         of_shape = node.target is operator.getitem and _asks_form(node.all_input_nodes[0])
         if _all((args, kwargs), _Varying) and not of_shape:
             return _Varying()
@@ -151,7 +155,7 @@ class _Reading:
     def _constant(self, node: fx.Node, args: Any, kwargs: Any) -> Live:
         """A tensor that is computed from weights alone."""
         if node.op == "call_module" or _writes(node, None) or _all((args, kwargs), _Varying):
-            raise self._call(node, args, kwargs, ()).unknown("it is no function of the input")
+            raise self._call(node, args, kwargs).unknown("it is no function of the input")
         target: Any = node.target
 
         def now() -> Tensor:
@@ -167,12 +171,13 @@ class _Reading:
         before = torch.get_rng_state()
         now()
         if not torch.equal(before, torch.get_rng_state()):
-            raise self._call(node, args, kwargs, ()).unknown("it draws random numbers")
+            raise self._call(node, args, kwargs).unknown("it draws random numbers")
         return now
 
     def _step(self, node: fx.Node, args: Any, kwargs: Any) -> Wire:
         few, more = self.few[node], self.more[node]
-        call = self._call(node, args, kwargs, tuple(few.shape[1:]))
+        taken = next((self.few[source] for source in node.all_input_nodes if self._is_wire(source)), few)
+        call = self._call(node, args, kwargs, tuple(few.shape[1:]), tuple(taken.shape[1:]))
         rows = few.dim() >= 1 and len(few) == _FEW and len(more) == _MORE
         if not rows or few.shape[1:] != more.shape[1:] or not few.is_floating_point():
             raise call.unknown("its value does not have one row of floats per input")
@@ -203,21 +208,26 @@ class _Reading:
             raise call.unknown()
         return read(call)
 
-    def _call(self, node: fx.Node, args: Any, kwargs: Any, shape: tuple[int, ...]) -> Call:
+    def _is_wire(self, node: fx.Node) -> bool:
+        return isinstance(self.known[node], Wire)
+
+    def _call(
+        self, node: fx.Node, args: Any, kwargs: Any, shape: tuple[int, ...] = (), taken: tuple[int, ...] = ()
+    ) -> Call:
         if node.op == "call_module":
             kind = type(self.module.get_submodule(str(node.target))).__name__
             what = f"layer {str(node.target)!r} ({kind})"
         else:
             target: Any = node.target
             what = f".{target}()" if isinstance(target, str) else f"{getattr(target, '__name__', target)}()"
-        return Call(what, _place(node), tuple(args), dict(kwargs), shape)
+        return Call(what, _place(node), tuple(args), dict(kwargs), shape, taken)
 
     def _is_private(self, node: fx.Node) -> bool:
         """Whether only one operator sees the memory of the node's value."""
         while len(node.users) == 1:
             known = self.known[node]
             step = self.steps[known.step - 1] if isinstance(known, Wire) and known.step else None
-            if step is None or not isinstance(step.operator, Reshaped | Same):
+            if step is None or not isinstance(step.operator, Reshaped | Same | Moved):
                 return True
             node = node.all_input_nodes[0]
         return False
@@ -298,28 +308,6 @@ def refuse_hooks(module: nn.Module) -> None:
                 f"forward() of layer {name or type(layer).__name__!r} was replaced",
                 "put it into a class of its own",
             )
-
-
-def _check(module: nn.Module, graph: Graph, points: Tensor) -> None:
-    """The graph must answer as the module does."""
-    theirs, ours, again = module(points.clone()), graph(points), module(points.clone())
-    if not all_finite(theirs):
-        raise NonFiniteOutput("the network answers NaN or infinity", "look for weights that are not finite")
-    if theirs.shape == ours.shape:
-        near = _TOLERANCE.get(theirs.dtype, 0.05) * theirs.abs().amax().clamp_min(1)
-        if bool(((theirs - ours).abs() <= near).all() & ((again - ours).abs() <= near).all()):
-            return
-    raise ModelError(
-        "the graph of the network does not compute what the network computes",
-        "look for random numbers, for values that are changed in place, and for forward() reading global state",
-    )
-
-
-def _points(x: Tensor) -> Tensor:
-    """Points to compare at: the first input, and others ever farther from it."""
-    noise = torch.randn(6, *x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x)
-    scale = torch.tensor([0.0, 0.03, 0.1, 0.3, 1.0, 3.0]).to(x)
-    return x[:1].detach() + scale.view(-1, *([1] * (x.dim() - 1))) * noise
 
 
 def _place(node: fx.Node) -> str:

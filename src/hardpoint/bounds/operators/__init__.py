@@ -7,7 +7,18 @@ from typing import Any
 
 from torch import nn
 
-from hardpoint.bounds.operators import activation, affine, arithmetic, curves, norm, pool, shape
+from hardpoint.bounds.operators import (
+    activation,
+    affine,
+    arithmetic,
+    curves,
+    matrix,
+    moves,
+    norm,
+    padding,
+    pool,
+    shape,
+)
 from hardpoint.bounds.operators.call import Call
 from hardpoint.bounds.operators.operator import Operator
 
@@ -19,6 +30,9 @@ _FAMILIES = (
     pool.READERS,
     shape.READERS,
     arithmetic.READERS,
+    moves.READERS,
+    padding.READERS,
+    matrix.READERS,
 )
 LAYERS: dict[type[nn.Module], Callable[[Call, Any], Operator]] = {
     kind: read for family in _FAMILIES for kind, read in family.layers.items()

@@ -31,6 +31,7 @@ class Call:
         place: where in the network, and on which line of which file.
         args, kwargs: what it is called with: a ``Wire``, a ``Live`` tensor of the network, or a plain value.
         shape: of one input's value after it, without the batch axis.
+        taken: of one input's value in the first wire, likewise.
     """
 
     what: str
@@ -38,6 +39,7 @@ class Call:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     shape: tuple[int, ...]
+    taken: tuple[int, ...] = ()
 
     def bound(self, *names: str, **defaults: Any) -> list[Any]:
         """The arguments in the order of ``names``; raises ``UnknownOperator`` for others."""

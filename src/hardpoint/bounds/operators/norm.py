@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hardpoint.bounds.operators.call import Call, Readers
-from hardpoint.bounds.operators.operator import Interval, Operator, UnknownOperator
+from hardpoint.bounds.operators.call import Call, Readers, Wire
+from hardpoint.bounds.operators.operator import Interval, Live, Operator, UnknownOperator
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Normed:
     """Normalisation by given statistics.
 
     Attributes:
-        layer: the batch norm, whose weights are read anew each time.
+        layer: the batch norm, or ``Given``, whose weights are read anew each time.
         mean, variance: per channel; None for the layer's running statistics.
     """
 
@@ -108,4 +108,48 @@ def _norm(call: Call, layer: Any) -> Normed | Learning:
     return Normed(layer)
 
 
-READERS = Readers(layers={nn.BatchNorm1d: _norm, nn.BatchNorm2d: _norm})
+@dataclass(frozen=True)
+class Given:
+    """The weights of a batch norm that is no layer.
+
+    Attributes:
+        eps: added to the variance.
+        parts: mean, variance, and weight and bias or None.
+    """
+
+    eps: float
+    parts: tuple[Live, Live, Live | None, Live | None]
+
+    @property
+    def running_mean(self) -> Tensor:
+        return self.parts[0]()
+
+    @property
+    def running_var(self) -> Tensor:
+        return self.parts[1]()
+
+    @property
+    def weight(self) -> Tensor | None:
+        return None if self.parts[2] is None else self.parts[2]()
+
+    @property
+    def bias(self) -> Tensor | None:
+        return None if self.parts[3] is None else self.parts[3]()
+
+
+def _norm_function(call: Call) -> Normed:
+    x, mean, variance, weight, bias, training, _, eps = call.bound(
+        "input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps",
+        weight=None, bias=None, training=False, momentum=0.1, eps=1e-5,
+    )  # fmt: skip
+    if training is not False or not callable(mean) or not callable(variance):
+        raise call.unknown("it normalises by the batch at hand")
+    if not isinstance(x, Wire) or any(part is not None and not callable(part) for part in (weight, bias)):
+        raise call.unknown("its weights depend on the input")
+    return Normed(Given(eps, (mean, variance, weight, bias)))
+
+
+READERS = Readers(
+    layers={nn.BatchNorm1d: _norm, nn.BatchNorm2d: _norm},
+    functions={functional.batch_norm: _norm_function},
+)

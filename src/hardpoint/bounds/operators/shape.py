@@ -1,4 +1,4 @@
-"""Operators that move values and change none: flatten, reshape, joining, and layers that do nothing."""
+"""Operators that keep values and their order: flatten, reshape, joining, and layers that do nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hardpoint.bounds.operators.call import Call, Readers, Wire
-from hardpoint.bounds.operators.operator import Rising, UnknownOperator
+from hardpoint.bounds.operators.operator import Live, Rising, UnknownOperator
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,24 @@ class Joined(Rising):
 
     Attributes:
         axis: along which; the batch is axis 0.
+        constants: each part that is no value but a constant, ``[1, ...]``; None where a value comes. Values alone if
+            empty.
     """
 
     axis: int
+    constants: tuple[Live | None, ...] = ()
     is_affine = True
 
     def value(self, *x: Tensor) -> Tensor:
-        return torch.cat(x, self.axis)
+        if not self.constants:
+            return torch.cat(x, self.axis)
+        values = iter(x)
+        parts = [next(values) if held is None else _repeated(held(), len(x[0])) for held in self.constants]
+        return torch.cat(parts, self.axis)
+
+
+def _repeated(constant: Tensor, rows: int) -> Tensor:
+    return constant.expand(rows, *constant.shape[1:])
 
 
 def _reshaped(call: Call, *_: Any) -> Reshaped:
@@ -99,6 +110,7 @@ READERS = Readers(
     },
     functions={
         **dict.fromkeys((torch.flatten, torch.reshape, "flatten", "reshape", "view"), _reshaped),
+        **dict.fromkeys((torch.squeeze, torch.unsqueeze, "squeeze", "unsqueeze", "unflatten"), _reshaped),
         **dict.fromkeys((torch.cat, torch.concat), _joined),
         "contiguous": _same,
         nn.functional.dropout: _dropout_function,

@@ -138,6 +138,10 @@ class OnnxModel:
             raise AccessDenied(f"{self.path} offers labels only", 'use a threat with access="labels"')
         return self.module_scores(self._runtime(x)).to(x.device)
 
+    def answers(self, x: Tensor) -> Tensor:
+        """The output of the file itself for ``x``, from onnxruntime, whatever it means."""
+        return self._runtime(x)
+
     def describe(self) -> dict[str, Any]:
         return {
             "kind": "onnx",
