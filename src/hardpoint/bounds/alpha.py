@@ -148,16 +148,11 @@ def _narrowed(graph: Graph, spans: Sequence[Interval], place: int, ascent: Ascen
     widest = max(spans[k].low[0].numel() for k in curves_before(graph, place))
     for part in bent_first(bent, most).split(max(1, _AT_ONCE // (len(bent) * widest * 64)), dim=1):
         rows = both_ways(part, span.low)
-        choice = raised(graph, [without_rounding(s) for s in spans], rows, ascent, place=place).choice
+        choice = raised(graph, [s.roughly(s.low.dtype) for s in spans], rows, ascent, place=place).choice
         below, above = backward(graph, spans, rows, place, choice).least(spans[0]).chunk(2, 1)
         low.scatter_(1, part, torch.maximum(low.gather(1, part), below))
         high.scatter_(1, part, torch.minimum(high.gather(1, part), -above))
     return Interval(low.view_as(span.low), high.view_as(span.high), span.outward)
-
-
-def without_rounding(span: Interval) -> Interval:
-    """The same interval, for a search whose result is computed again."""
-    return Interval(span.low, span.high)
 
 
 def curves_before(graph: Graph, place: int) -> Mapping[int, Curved]:

@@ -79,3 +79,16 @@ class Graph:
         """The values that operators of this ``kind`` are applied to, each once."""
         places = [place for step in self.steps if isinstance(step.operator, kind) for place in step.inputs]
         return tuple(dict.fromkeys(places))
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network as two graphs of the same steps.
+
+    Attributes:
+        exact: in float64: what is proven is proven with it.
+        quick: in float32: where a search proposes what is computed again.
+    """
+
+    exact: Graph
+    quick: Graph

@@ -44,6 +44,13 @@ class Choice:
     slopes: Mapping[int, Slopes] = field(default_factory=dict)
     prices: Mapping[int, Tensor] = field(default_factory=dict)
 
+    def to(self, dtype: torch.dtype) -> Choice:
+        """The same choice in ``dtype``."""
+        return Choice(
+            {k: Slopes(s.low.to(dtype), s.high.to(dtype)) for k, s in self.slopes.items()},
+            {k: price.to(dtype) for k, price in self.prices.items()},
+        )
+
 
 @dataclass(frozen=True)
 class Linear:

@@ -2,84 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from hardpoint.bounds.branch.domains import Domains
 from hardpoint.bounds.claim import Claim
-from hardpoint.bounds.crown import crown_spans
+from hardpoint.bounds.crown import bent_values, crown_spans
 from hardpoint.bounds.graph import Graph
-from hardpoint.bounds.linear import backward
+from hardpoint.bounds.linear import Choice, backward
 from hardpoint.bounds.operators.operator import Interval
 
 
-@dataclass(frozen=True)
-class Bounded:
-    """Boxes and what linear bounds say of them.
-
-    Attributes:
-        box: ``[m, ...]``.
-        bound: ``[m]``: of the claim's worst clause.
-        axis: int64 ``[m]``: the number of the input to split at.
-        corner: ``[m, ...]``: where the bound is least.
-        is_linear: bool ``[m]``: whether the network is one linear function there.
-    """
-
-    box: Interval
-    bound: Tensor
-    axis: Tensor
-    corner: Tensor
-    is_linear: Tensor
-
-    def __len__(self) -> int:
-        return len(self.bound)
-
-    def of(self, index: Tensor) -> Bounded:
-        """The boxes ``index``."""
-        box = Interval(self.box.low[index], self.box.high[index], self.box.outward)
-        return Bounded(box, self.bound[index], self.axis[index], self.corner[index], self.is_linear[index])
-
-
 @torch.no_grad()
-def bounded(graph: Graph, claim: Claim, box: Interval) -> Bounded:
-    """Linear bounds of the claim over each box, and where each is best split: at the number of the input that its worst
-    row depends on most (Wang et al., "Formal security analysis of neural networks using symbolic intervals", USENIX
-    Security 2018, section 5: the largest smear).
+def bounded(
+    graph: Graph, claim: Claim, box: Interval, known: Mapping[int, Interval] | None = None
+) -> tuple[Domains, Tensor]:
+    """Linear bounds of the claim over each box, and where each bound is least, ``[m, ...]``.
+
+    The axis of each is the number of the input that its bound depends on most (Wang et al., "Formal security analysis of
+    neural networks using symbolic intervals", USENIX Security 2018: the largest smear).
 
     Args:
         graph: the network.
         claim: of one input, ``[1, S, K]``.
         box: ``[m, ...]``.
+        known: intervals that hold in the boxes already, such as those of larger ones.
     """
-    spans = crown_spans(graph, box)
-    rows = claim.rows.expand(len(box.low), -1, -1)
-    linear = backward(graph, spans, rows)
+    spans = crown_spans(graph, box, known)
+    linear = backward(graph, spans, claim.rows.expand(len(box.low), -1, -1))
     bounds = linear.least(box) + claim.offset
     clauses = claim.proven(bounds)
-    worst = clauses.argmin(1)
-    mine = torch.where(claim.clause.unsqueeze(0) == worst.unsqueeze(1), bounds, -torch.inf).argmax(1)
-    every = torch.arange(len(box.low))
-    width = (box.high - box.low).flatten(1)
-    if linear.rows is None:
-        smear = width
-    else:
-        smear = linear.rows.dense().values.flatten(2).abs().sum(1) * width
-    corner = linear.corner(box)[every, mine]
-    bent = torch.stack([((s.low < 0) & (s.high > 0)).flatten(1).any(1) for s in spans[1:]]).any(0)
-    return Bounded(box, clauses.amin(1), smear.argmax(1), corner, ~bent)
-
-
-def halves(found: Bounded) -> Interval:
-    """Both halves of each box, cut in the middle of its axis: ``[2 m, ...]``."""
-    low, high = found.box.low.flatten(1), found.box.high.flatten(1)
-    every = torch.arange(len(found))
-    middle = low[every, found.axis] / 2 + high[every, found.axis] / 2
-    left, right = high.clone(), low.clone()
-    left[every, found.axis], right[every, found.axis] = middle, middle
-    shape = found.box.low.shape[1:]
-    return Interval(
-        torch.cat([low, right]).view(-1, *shape),
-        torch.cat([left, high]).view(-1, *shape),
-        found.box.outward,
+    # the best row of the worst clause is the one that has to rise
+    worst = claim.clause.unsqueeze(0) == clauses.argmin(1, keepdim=True)
+    row = torch.where(worst, bounds, -torch.inf).argmax(1)
+    every, width = torch.arange(len(box.low)), (box.high - box.low).flatten(1)
+    smear = width if linear.rows is None else linear.rows.dense().values.flatten(2).abs().sum(1) * width
+    found = Domains(
+        clauses.amin(1), box, {k: spans[k] for k in bent_values(graph)}, {}, Choice(), smear.argmax(1)
     )
+    return found, linear.corner(box)[every, row]
+
+
+def halves(parts: Domains) -> tuple[Interval, Mapping[int, Interval]]:
+    """Both halves ``[2 m, ...]`` of each box, cut in the middle of its axis, and what is known in them."""
+    low, high = parts.box.low.flatten(1), parts.box.high.flatten(1)
+    every, shape = torch.arange(len(parts)), parts.box.low.shape[1:]
+    middle = low[every, parts.axis] / 2 + high[every, parts.axis] / 2
+    left, right = high.clone(), low.clone()
+    left[every, parts.axis], right[every, parts.axis] = middle, middle
+    box = Interval(
+        torch.cat([low, right]).view(-1, *shape), torch.cat([left, high]).view(-1, *shape), parts.box.outward
+    )
+    twice = {
+        k: Interval(torch.cat([s.low, s.low]), torch.cat([s.high, s.high]), s.outward)
+        for k, s in parts.known.items()
+    }
+    return box, twice

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +22,7 @@ class Domains:
         known: the interval of each value before a curved step.
         signs: by value ``[m, ...]``: the side of 0 that a split put it on, 0 where none did.
         choice: the lines and prices that the bound was found with.
+        axis: int64 ``[m]``: the number of the input that the bound depends on most.
     """
 
     bound: Tensor
@@ -31,6 +30,7 @@ class Domains:
     known: Mapping[int, Interval]
     signs: Mapping[int, Tensor]
     choice: Choice
+    axis: Tensor
 
     def __len__(self) -> int:
         return len(self.bound)
@@ -43,6 +43,7 @@ class Domains:
             {k: _some(span, index) for k, span in self.known.items()},
             {k: sign[index] for k, sign in self.signs.items()},
             some_of(self.choice, index),
+            self.axis[index],
         )
 
 
@@ -74,39 +75,45 @@ def joined(parts: Sequence[Domains]) -> Domains:
             },
             {k: torch.cat([part.choice.prices[k] for part in parts]) for k in first.choice.prices},
         ),
+        torch.cat([part.axis for part in parts]),
     )
 
 
 @dataclass
-class Queue:
-    """Parts that wait, the worst first.
+class Waiting:
+    """Parts that are still open. Those that came last go first: every open part must be closed in the end, and so the
+    fewest wait at any time.
 
     Attributes:
-        waiting: bound, a number that keeps the order strict, and where the part stands.
+        parts: in pieces, as they came.
     """
 
-    waiting: list[tuple[float, int, Domains, int]] = field(default_factory=list)
-    _number: itertools.count[int] = field(default_factory=itertools.count)
+    parts: list[Domains] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.waiting)
+        return sum(len(piece) for piece in self.parts)
 
     @property
     def worst(self) -> float:
         """The lowest bound of all that wait; infinite where none does."""
-        return self.waiting[0][0] if self.waiting else torch.inf
+        return min((float(piece.bound.min()) for piece in self.parts), default=torch.inf)
 
     def put(self, parts: Domains) -> None:
-        for row, bound in enumerate(parts.bound.tolist()):
-            heapq.heappush(self.waiting, (bound, next(self._number), parts, row))
+        if len(parts):
+            self.parts.append(parts)
 
     def take(self, most: int) -> Domains:
-        """Up to ``most`` of the worst."""
-        taken = [heapq.heappop(self.waiting) for _ in range(min(most, len(self.waiting)))]
-        rows: dict[int, tuple[Domains, list[int]]] = {}
-        for _, _, parts, row in taken:
-            rows.setdefault(id(parts), (parts, []))[1].append(row)
-        return joined([parts.of(torch.tensor(some)) for parts, some in rows.values()])
+        """Up to ``most`` of them; at least one waits."""
+        taken, room = [], most
+        while self.parts and room:
+            piece = self.parts.pop()
+            if len(piece) > room:
+                order = piece.bound.argsort()
+                self.parts.append(piece.of(order[room:]))
+                piece = piece.of(order[:room])
+            taken.append(piece)
+            room -= len(piece)
+        return joined(taken)
 
 
 def _some(span: Interval, index: Tensor) -> Interval:

@@ -9,19 +9,22 @@ branching: De Palma et al., "Improved branch and bound for neural network verifi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from hardpoint.bounds.alpha import Ascent, raised, without_rounding
+from hardpoint.bounds.alpha import Ascent, raised
 from hardpoint.bounds.branch.domains import Domains
 from hardpoint.bounds.claim import Claim
 from hardpoint.bounds.crown import bent_values, tightened
-from hardpoint.bounds.graph import Graph
+from hardpoint.bounds.graph import Graph, Network
 from hardpoint.bounds.linear import Choice, backward
 from hardpoint.bounds.operators.activation import Leaky
 from hardpoint.bounds.operators.operator import Interval
 
+_ENOUGH = 1e-3
+"""How far above 0 a bound in float32 is not raised further."""
 _CROSSED = 1e-9
 """How far an interval's ends must have passed one another to say that there is nothing between them, where rounding
 is not accounted for."""
@@ -43,19 +46,19 @@ def crossing(parts: Domains, places: tuple[int, ...]) -> Tensor:
 
 
 def costs(graph: Graph, claim: Claim, parts: Domains, places: tuple[int, ...]) -> Tensor:
-    """``[m, units]``: how much the lines of each unit may cost the bound; below 0 where a unit is not bent."""
-    spans = tightened(graph, parts.box, parts.known)
+    """``[m, units]``: how much the lines of each unit may cost the bound; below 0 where a unit is not bent.
+
+    Args:
+        graph: in float32.
+    """
     seen: dict[int, Tensor] = {}
-    with torch.no_grad():
-        plain = [without_rounding(span) for span in spans]
-        rows = claim.rows.expand(len(parts), -1, -1)
-        bounds = backward(graph, plain, rows, None, parts.choice, seen).least(plain[0]) + claim.offset
+    bounds = _rough(graph, claim, parts, seen)
     # the row that stands worst speaks for the part
     worst = claim.proven(bounds).argmin(1)
     score = torch.where(claim.clause.unsqueeze(0) == worst.unsqueeze(1), bounds, -torch.inf).argmax(1)
     found = []
     for k in places:
-        row = seen[k][torch.arange(len(parts)), score].flatten(1) if k in seen else None
+        row = seen[k][torch.arange(len(parts)), score].flatten(1).double() if k in seen else None
         low, high = parts.known[k].low.flatten(1), parts.known[k].high.flatten(1)
         bent = (low < 0) & (high > 0)
         if row is None:
@@ -93,58 +96,47 @@ def halves(graph: Graph, parts: Domains, unit: Tensor, places: tuple[int, ...]) 
         signs[k], start = sign.view_as(both.signs[k]), start + size
     spans = tightened(graph, both.box, known)
     known, empty = _settled({k: spans[k] for k in known})
-    return Domains(both.bound, both.box, known, signs, both.choice), empty
+    return replace(both, known=known, signs=signs), empty
 
 
-def bounded(graph: Graph, claim: Claim, parts: Domains, ascent: Ascent) -> Domains:
+def bounded(network: Network, claim: Claim, parts: Domains, ascent: Ascent) -> Domains:
     """The parts with the bounds that lines and prices chosen anew give, never below those that they had."""
-    spans = tightened(graph, parts.box, parts.known)
-    for k, span in parts.known.items():
-        spans[k] = span
+    spans = _spans(network.exact, parts)
     rows = claim.rows.expand(len(parts), -1, -1)
+    offset = claim.offset.float()
 
     def worst(bounds: Tensor) -> Tensor:
-        return claim.proven(bounds + claim.offset)
+        return claim.proven(bounds + offset)
 
-    def open_sum(bounds: Tensor) -> Tensor:
-        found = worst(bounds)
-        return torch.where(found > 0, found.clamp(max=0), found).sum()
-
-    plain = [without_rounding(span) for span in spans]
     found = raised(
-        graph,
-        plain,
-        rows,
+        network.quick,
+        [span.roughly(torch.float32) for span in spans],
+        rows.float(),
         ascent,
         start=parts.choice,
-        signs=parts.signs,
-        objective=open_sum,
-        done=lambda best: bool((worst(best) > 0).all()),
+        signs={k: sign.float() for k, sign in parts.signs.items()},
+        objective=lambda bounds: worst(bounds).clamp(max=_ENOUGH).sum(),
+        done=lambda best: bool((worst(best) > _ENOUGH).all()),
     )
-    choice, bounds = found.choice, found.bounds
-    if spans[0].outward is not None:
-        with torch.no_grad():
-            bounds = backward(graph, spans, rows, None, choice).least(spans[0])
-    bound = torch.fmax(worst(bounds).amin(1), parts.bound)
-    return Domains(bound, parts.box, parts.known, parts.signs, choice)
+    with torch.no_grad():
+        bounds = backward(network.exact, spans, rows, None, found.choice.to(torch.float64)).least(spans[0])
+    bound = torch.fmax(claim.proven(bounds + claim.offset).amin(1), parts.bound)
+    return replace(parts, bound=bound, choice=found.choice)
 
 
 def chosen(
-    graph: Graph, claim: Claim, parts: Domains, places: tuple[int, ...], tried: int
+    network: Network, claim: Claim, parts: Domains, places: tuple[int, ...], tried: int
 ) -> tuple[Tensor, Tensor]:
     """The unit ``[m]`` to split each part at, and bool ``[m]``: parts that no unit is left to split in."""
-    score = costs(graph, claim, parts, places)
+    score = costs(network.quick, claim, parts, places)
     done = score.amax(1) < 0
     best = score.topk(min(tried, score.shape[1]), 1).indices
     if best.shape[1] == 1:
         return best[:, 0], done
     gains = []
     for column in range(best.shape[1]):
-        split, empty = halves(graph, parts, best[:, column], places)
-        spans = [without_rounding(span) for span in tightened(graph, split.box, split.known)]
-        rows = claim.rows.expand(len(split), -1, -1)
-        with torch.no_grad():
-            bounds = backward(graph, spans, rows, None, split.choice).least(spans[0]) + claim.offset
+        split, empty = halves(network.exact, parts, best[:, column], places)
+        bounds = _rough(network.quick, claim, split)
         bound = torch.where(empty, torch.inf, claim.proven(bounds).amin(1))
         worse = torch.minimum(*bound.chunk(2)).nan_to_num(-torch.inf)
         gains.append(torch.where(score.gather(1, best[:, column : column + 1]).squeeze(1) < 0, -torch.inf, worse))
@@ -157,7 +149,24 @@ def root(graph: Graph, box: Interval, spans: list[Interval], choice: Choice, bou
     places = kinks(graph)
     known = {k: spans[k] for k in bent_values(graph)}
     signs = {k: torch.zeros_like(spans[k].low) for k in places}
-    return Domains(bound, box, known, signs, choice)
+    return Domains(bound, box, known, signs, choice, torch.zeros(len(bound), dtype=torch.int64))
+
+
+def _spans(graph: Graph, parts: Domains) -> list[Interval]:
+    """The interval of every value, from what is known of those before curved steps."""
+    spans = tightened(graph, parts.box, parts.known)
+    for k, span in parts.known.items():
+        spans[k] = span
+    return spans
+
+
+@torch.no_grad()
+def _rough(graph: Graph, claim: Claim, parts: Domains, seen: dict[int, Tensor] | None = None) -> Tensor:
+    """``[m, S]``: bounds in float32 with the lines and prices that the parts have."""
+    known = {k: span.roughly(torch.float32) for k, span in parts.known.items()}
+    spans = _spans(graph, replace(parts, box=parts.box.roughly(torch.float32), known=known))
+    rows = claim.rows.float().expand(len(parts), -1, -1)
+    return backward(graph, spans, rows, None, parts.choice, seen).least(spans[0]) + claim.offset.float()
 
 
 def _settled(known: Mapping[int, Interval]) -> tuple[dict[int, Interval], Tensor]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hardpoint.bounds.graph import Graph, Step
+from hardpoint.bounds.graph import Graph, Network, Step
 from hardpoint.bounds.onnx.reading import imported
 from hardpoint.bounds.operators.operator import UnknownOperator
 from hardpoint.bounds.operators.shape import Reshaped
@@ -23,22 +23,27 @@ from hardpoint.models.onnx.signature import read_signature
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
+class OnnxNetwork:
     """An ONNX file, with nothing left out at its end.
 
     Attributes:
-        graph: in float64, from inputs ``[n, d]`` to answers ``[n, K]``, both flattened in order.
+        network: its graphs, from inputs ``[n, d]`` to answers ``[n, K]``, both flattened in order.
         model: the file as it is served; ``model.answers(x)`` is what onnxruntime makes of ``x`` ``[n, d]``.
         inputs, outputs: ``d`` and ``K``.
     """
 
-    graph: Graph
+    network: Network
     model: OnnxModel
     inputs: int
     outputs: int
 
+    @property
+    def graph(self) -> Graph:
+        """In float64."""
+        return self.network.exact
 
-def read_network(path: str | Path, low: Tensor, high: Tensor) -> Network:
+
+def read_network(path: str | Path, low: Tensor, high: Tensor) -> OnnxNetwork:
     """The network in a file. Torch is checked against onnxruntime, and the graph against torch, in and around a box.
 
     Args:
@@ -66,12 +71,16 @@ def read_network(path: str | Path, low: Tensor, high: Tensor) -> Network:
             f"no bound is known for {path}: {'; '.join(model.notes)}",
             "export the network with operators that hardpoint.models.onnx differentiates",
         )
-    module = copy.deepcopy(found).double()
     u = Rng(0).fork("onnx-bounds-check").uniform(torch.arange(8), (count,)).double()
     x = low.reshape(1, -1).double() + u * (high - low).reshape(1, -1).double()
-    graph = imported(module, x)
+    exact, quick = (_flat(imported(copy.deepcopy(found).to(kind), x.to(kind)), x.to(kind)) for kind in (torch.float64, torch.float32))
+    return OnnxNetwork(Network(exact, quick), model, count, exact(x).shape[1])
+
+
+def _flat(graph: Graph, x: Tensor) -> Graph:
+    """The graph with one row of numbers per input as its answer."""
     answers = graph(x)
-    if answers.dim() != 2:
-        flat = Step("flatten", Reshaped((answers[0].numel(),)), (graph.output,))
-        graph = replace(graph, steps=(*graph.steps, flat), output=len(graph.steps) + 1)
-    return Network(graph, model, count, answers[0].numel())
+    if answers.dim() == 2:
+        return graph
+    flat = Step("flatten", Reshaped((answers[0].numel(),)), (graph.output,))
+    return replace(graph, steps=(*graph.steps, flat), output=len(graph.steps) + 1)

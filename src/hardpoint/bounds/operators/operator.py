@@ -102,6 +102,10 @@ class Interval:
         """The largest absolute value."""
         return torch.maximum(self.low.abs(), self.high.abs())
 
+    def roughly(self, dtype: torch.dtype) -> Interval:
+        """The same interval in ``dtype``, for a search whose result is computed again."""
+        return Interval(self.low.to(dtype), self.high.to(dtype))
+
     def widened(self, error: Tensor) -> Interval:
         """By ``error`` both ways."""
         return Interval(self.low - error, self.high + error, self.outward)

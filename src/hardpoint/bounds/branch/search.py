@@ -1,0 +1,225 @@
+"""Branch and bound: a box is cut into parts until each is proven, or a point breaks the claim, or time is up.
+
+Inputs of few numbers are cut themselves; those of many at the kinks of the network's units (Wang et al., "Beta-CROWN",
+NeurIPS 2021). Nothing is lost by stopping early: the worst bound of what is left holds for the whole box.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+from hardpoint.bounds.alpha import Ascent, Raised, alpha_spans, raised
+from hardpoint.bounds.branch import boxes, splits
+from hardpoint.bounds.branch.domains import Domains, Waiting
+from hardpoint.bounds.branch.leaf import solved
+from hardpoint.bounds.claim import Claim
+from hardpoint.bounds.crown import crown_spans
+from hardpoint.bounds.graph import Graph, Network
+from hardpoint.bounds.linear import backward
+from hardpoint.bounds.operators.operator import Interval
+
+_FEW = 16
+"""Inputs of so many numbers are cut themselves."""
+_BYTES = 512 * 2**20
+
+Accepts = Callable[[Tensor], bool]
+"""Whether a point ``[1, ...]`` that breaks the claim for the graph does so for the network."""
+
+
+class Answer(StrEnum):
+    """What is known of a claim."""
+
+    PROVEN = "proven"
+    BROKEN = "broken"
+    OPEN = "open"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to give up.
+
+    Attributes:
+        seconds: of the clock, for one box.
+        waiting: parts that may wait at once.
+    """
+
+    seconds: float = 60.0
+    waiting: int = 400_000
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What branch and bound came to.
+
+    Attributes:
+        answer: see ``Answer``.
+        bound: a lower bound of the claim over the whole box.
+        witness: ``[1, ...]``: a point that breaks the claim.
+        parts: how many were bounded.
+        reason: why it is open.
+    """
+
+    answer: Answer
+    bound: float
+    witness: Tensor | None = None
+    parts: int = 1
+    reason: str = ""
+
+
+@dataclass
+class _Search:
+    """One box, its claim, and what is known so far."""
+
+    network: Network
+    claim: Claim
+    accepts: Accepts
+    deadline: float
+    limits: Limits
+    parts: int = 0
+
+    def broken_at(self, points: Tensor) -> Tensor | None:
+        """The worst of ``points`` ``[m, ...]``, where it breaks the claim."""
+        every = torch.zeros(len(points), dtype=torch.int64)
+        margins = self.claim.of(every).margin(self.network.exact(points))
+        worst = int(margins.argmin())
+        found = points[worst : worst + 1]
+        return found if float(margins[worst]) <= 0 and self.accepts(found) else None
+
+    def is_late(self) -> bool:
+        return time.monotonic() > self.deadline
+
+
+def settled(
+    network: Network,
+    claim: Claim,
+    box: Interval,
+    limits: Limits,
+    accepts: Accepts,
+    known: list[Interval] | None = None,
+) -> Settled:
+    """Decide a claim over one box.
+
+    Args:
+        network: both graphs of it.
+        claim: ``[1, S, K]``.
+        box: ``[1, ...]``; ``outward`` where bounds are to hold for all their own rounding.
+        limits: when to give up.
+        accepts: is asked before a point counts.
+        known: the intervals that ``crown_spans`` found.
+    """
+    search = _Search(network, claim, accepts, time.monotonic() + limits.seconds, limits)
+    if box.low[0].numel() <= _FEW:
+        return _cut_inputs(search, box)
+    return _split_units(search, box, known or crown_spans(network.exact, box))
+
+
+def _cut_inputs(search: _Search, box: Interval) -> Settled:
+    waiting, done = Waiting(), torch.inf
+    found, corner = boxes.bounded(search.network.exact, search.claim, box)
+    at_once = _at_once(search.network.exact, found, rows=4)
+    while True:
+        search.parts += len(found)
+        is_open = ~(found.bound > 0)
+        done = min(done, float(torch.where(is_open, torch.inf, found.bound).min()))
+        if bool(is_open.any()):
+            point = search.broken_at(corner[is_open])
+            if point is not None:
+                return Settled(Answer.BROKEN, -torch.inf, point, search.parts)
+            waiting.put(found.of(is_open))
+        if not len(waiting):
+            return Settled(Answer.PROVEN, done, None, search.parts)
+        reason = _gives_up(search, waiting)
+        if reason:
+            return Settled(Answer.OPEN, waiting.worst, None, search.parts, reason)
+        parts = waiting.take(at_once)
+        if bool((parts.box.high - parts.box.low).flatten(1).amax(1).min() < 1e-12):
+            waiting.put(parts)
+            return Settled(Answer.OPEN, waiting.worst, None, search.parts, "parts became points")
+        halves, known = boxes.halves(parts)
+        found, corner = boxes.bounded(search.network.exact, search.claim, halves, known)
+
+
+def _split_units(search: _Search, box: Interval, spans: list[Interval]) -> Settled:
+    graph, whole = search.network.exact, search.claim
+    spans = alpha_spans(graph, spans, Ascent(steps=10))
+    start = _raised(search, spans, Ascent(steps=40))
+    with torch.no_grad():
+        bounds = backward(graph, spans, whole.rows, None, start.choice.to(torch.float64)).least(box)
+    clauses = whole.proven(bounds + whole.offset)[0]
+    search.parts = 1
+    point = search.broken_at(start.linear.corner(box.roughly(torch.float32))[0].double())
+    if point is not None:
+        return Settled(Answer.BROKEN, -torch.inf, point)
+    done = float(torch.where(clauses > 0, clauses, torch.inf).min())
+    # one clause after the other, the hardest first: what it needs split is its own
+    for clause in clauses.argsort().tolist():
+        if float(clauses[clause]) > 0:
+            continue
+        search.claim = whole.only(torch.arange(whole.clauses) == clause)
+        found = _split_for(search, box, spans, clauses[clause].view(1))
+        if found.answer is not Answer.PROVEN:
+            return found
+        done = min(done, found.bound)
+    return Settled(Answer.PROVEN, done, None, search.parts)
+
+
+def _raised(search: _Search, spans: list[Interval], ascent: Ascent) -> Raised:
+    quick = [span.roughly(torch.float32) for span in spans]
+    return raised(search.network.quick, quick, search.claim.rows.float(), ascent)
+
+
+def _split_for(search: _Search, box: Interval, spans: list[Interval], bound: Tensor) -> Settled:
+    """Decide the one clause that the search's claim has."""
+    network, places, done, waiting = search.network, splits.kinks(search.network.exact), torch.inf, Waiting()
+    start = _raised(search, spans, Ascent(steps=20))
+    waiting.put(splits.root(network.exact, box, spans, start.choice, bound))
+    if not places:
+        return Settled(Answer.OPEN, waiting.worst, None, 1, "the network has no units that can be split")
+    at_once = _at_once(network.exact, waiting.parts[0], rows=8 * search.claim.rows.shape[1])
+    while len(waiting):
+        reason = _gives_up(search, waiting)
+        if reason:
+            return Settled(Answer.OPEN, waiting.worst, None, search.parts, reason)
+        parts = waiting.take(at_once)
+        unit, is_leaf = splits.chosen(network, search.claim, parts, places, tried=3)
+        for row in is_leaf.nonzero().flatten().tolist():
+            leaf = solved(network.exact, search.claim, parts.of(torch.tensor([row])))
+            if leaf is None or not leaf.bound > 0:
+                point = search.broken_at(leaf.point) if leaf is not None else None
+                if point is not None:
+                    return Settled(Answer.BROKEN, -torch.inf, point, search.parts)
+                waiting.put(parts)
+                reason = "a linear part stands at 0 within rounding"
+                return Settled(Answer.OPEN, waiting.worst, None, search.parts, reason)
+            done = min(done, leaf.bound)
+        halves, empty = splits.halves(network.exact, parts.of(~is_leaf), unit[~is_leaf], places)
+        halves = halves.of(~empty)
+        search.parts += len(halves)
+        if len(halves):
+            found = splits.bounded(network, search.claim, halves, Ascent(steps=12))
+            is_open = ~(found.bound > 0)
+            done = min(done, float(torch.where(is_open, torch.inf, found.bound).min()))
+            waiting.put(found.of(is_open))
+    return Settled(Answer.PROVEN, done, None, search.parts)
+
+
+def _gives_up(search: _Search, waiting: Waiting) -> str:
+    if search.is_late():
+        return f"time is up, {len(waiting)} parts are open"
+    if len(waiting) > search.limits.waiting:
+        return f"{len(waiting)} parts are open, more than memory is kept for"
+    return ""
+
+
+def _at_once(graph: Graph, parts: Domains, rows: int) -> int:
+    """How many parts are bounded together."""
+    widest = sum(span.low[0].numel() for span in parts.known.values()) + parts.box.low[0].numel()
+    return max(16, min(1024, _BYTES // (widest * 8 * rows * 8)))
+
+
