@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hardpoint.assess.result import Result as Result
     from hardpoint.assess.result import load_result as load_result
     from hardpoint.assess.tuning import tune as tune
+    from hardpoint.certify.certify import certify as certify
     from hardpoint.defenses.defended import Defended as Defended
     from hardpoint.engine.budget import Budget as Budget
     from hardpoint.evidence.finding import Finding as Finding
@@ -65,6 +66,7 @@ _HOMES = {
     "ablate": "assess.ablation",
     "assess": "assess.assess",
     "by_group": "assess.groups",
+    "certify": "certify.certify",
     "doctor": "assess.assess",
     "harden": "harden.harden",
     "search": "harden.search.search",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hardpoint.bounds.crown import bent_first, bent_values, both_ways, tightened, unstable
-from hardpoint.bounds.graph import Graph
+from hardpoint.bounds.graph import Graph, Network
 from hardpoint.bounds.linear import Choice, Linear, backward
 from hardpoint.bounds.operators.operator import Curved, Interval, Slopes
 from hardpoint.bounds.rows import Dense, Rows
@@ -123,33 +123,35 @@ def raised(
     return Raised(best, held.choice(signs), linear)
 
 
-def alpha_spans(graph: Graph, spans: Sequence[Interval], ascent: Ascent) -> list[Interval]:
+def alpha_spans(network: Network, spans: Sequence[Interval], ascent: Ascent) -> list[Interval]:
     """Intervals of the values before curved steps, narrowed by lines chosen for each of their ends.
 
     Args:
-        graph: the network.
+        network: both graphs of it.
         spans: what ``crown_spans`` found; none becomes wider.
         ascent: for each value.
     """
-    known: dict[int, Interval] = {}
-    narrowed = list(spans)
+    graph = network.exact
+    known = {k: spans[k] for k in bent_values(graph)}
     for place in bent_values(graph):
-        if not curves_before(graph, place):
-            continue
-        narrowed = tightened(graph, spans[0], known | {k: spans[k] for k in bent_values(graph) if k not in known})
-        known[place] = narrowed[place] = _narrowed(graph, narrowed, place, ascent)
-    return tightened(graph, spans[0], {k: spans[k] for k in bent_values(graph)} | known)
+        if curves_before(graph, place):
+            narrowed = tightened(graph, spans[0], known)
+            known[place] = _narrowed(network, narrowed, place, ascent)
+    return tightened(graph, spans[0], known)
 
 
-def _narrowed(graph: Graph, spans: Sequence[Interval], place: int, ascent: Ascent) -> Interval:
-    span, bent = spans[place], unstable(graph, spans, place).flatten(1)
+def _narrowed(network: Network, spans: Sequence[Interval], place: int, ascent: Ascent) -> Interval:
+    graph, span = network.exact, spans[place]
+    bent = unstable(graph, spans, place).flatten(1)
     most = int(bent.sum(1).max()) if len(bent) else 0
     low, high = span.low.flatten(1).clone(), span.high.flatten(1).clone()
     widest = max(spans[k].low[0].numel() for k in curves_before(graph, place))
+    rough = [each.roughly(torch.float32) for each in spans]
     for part in bent_first(bent, most).split(max(1, _AT_ONCE // (len(bent) * widest * 64)), dim=1):
-        rows = both_ways(part, span.low)
-        choice = raised(graph, [s.roughly(s.low.dtype) for s in spans], rows, ascent, place=place).choice
-        below, above = backward(graph, spans, rows, place, choice).least(spans[0]).chunk(2, 1)
+        quick = raised(network.quick, rough, both_ways(part, rough[place].low), ascent, place=place)
+        rows, choice = both_ways(part, span.low), quick.choice.to(torch.float64)
+        with torch.no_grad():
+            below, above = backward(graph, spans, rows, place, choice).least(spans[0]).chunk(2, 1)
         low.scatter_(1, part, torch.maximum(low.gather(1, part), below))
         high.scatter_(1, part, torch.minimum(high.gather(1, part), -above))
     return Interval(low.view_as(span.low), high.view_as(span.high), span.outward)

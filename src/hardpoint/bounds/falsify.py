@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,14 @@ from hardpoint.core.rng import Rng
 
 
 def broken(
-    graph: Graph, claim: Claim, box: Interval, *, restarts: int = 8, steps: int = 40, seed: int = 0
+    graph: Graph,
+    claim: Claim,
+    box: Interval,
+    *,
+    restarts: int = 8,
+    steps: int = 40,
+    seed: int = 0,
+    project: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The point of each box that came nearest to breaking the claim: ``[n, ...]``, and its margin ``[n]``.
 
@@ -25,6 +34,8 @@ def broken(
         claim: ``[n, S, K]``.
         box: ``[n, ...]``.
         restarts: how many starts for each input.
+        steps: from each start.
+        project: of points ``[n * restarts, ...]`` in the order of the inputs, where more than the box limits them.
     """
     n, shape = len(box.low), box.low.shape[1:]
     low, high = box.low.unsqueeze(1), box.high.unsqueeze(1)
@@ -47,6 +58,7 @@ def broken(
             break
         size = 0.25 * (0.9**step if steps > 20 else 0.8**step)
         x = torch.minimum(torch.maximum(x - size * width * slope.sign(), low), high)
+        x = x if project is None else project(x)
     which = best.view(n, restarts).argmin(1)
     rows = torch.arange(n) * restarts + which
     return at[rows], best[rows]

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hardpoint.bounds.graph import Graph, Step
+from hardpoint.bounds.ball import Ball
+from hardpoint.bounds.graph import Graph
 from hardpoint.bounds.operators.operator import (
     Affine,
     Curved,
@@ -67,22 +68,39 @@ class Linear:
     error: Tensor
 
     def least(self, box: Interval) -> Tensor:
-        """``[n, S]``: a lower bound over the box."""
+        """``[n, S]``: a lower bound over the box, or the ball."""
         found = self.shift - self.error
         if self.rows is None:
             return found
-        found = found + self.rows.dot(box.middle) - self.rows.reach(box.radius)
+        over = self.rows.dot(box.middle) - self.rows.reach(box.radius)
+        if isinstance(box, Ball):
+            over = torch.maximum(over, self.rows.dot(box.centre) - box.eps * self.rows.norm(box.dual))
+        found = found + over
         if box.outward is not None:
             size = self.rows.reach(box.size) + self.shift.abs() + self.error
-            found = found - size * box.outward.gamma(self.rows.terms + 4) * 2 - box.outward.least
+            if isinstance(box, Ball):
+                size = size + self.rows.reach(box.centre.abs()) + box.eps * self.rows.norm(box.dual)
+            found = found - size * box.outward.gamma(self.rows.terms + 8) * 2 - box.outward.least
         return found
 
     def corner(self, box: Interval) -> Tensor:
-        """``[n, S, ...]``: where in the box it is least."""
+        """``[n, S, ...]``: where in the box, or about where in the ball, it is least."""
         low, high = box.low.unsqueeze(1), box.high.unsqueeze(1)
         if self.rows is None:
             return low.expand(-1, self.shift.shape[1], *low.shape[2:])
-        return torch.where(self.rows.dense().values > 0, low, high)
+        values = self.rows.dense().values
+        if isinstance(box, Ball) and box.dual == 2:
+            steps = values.flatten(2)
+            steps = steps / steps.norm(dim=2, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
+            at = box.centre.unsqueeze(1) - box.eps * steps.view_as(values)
+            return torch.minimum(torch.maximum(at, low), high)
+        if isinstance(box, Ball):
+            steps = values.flatten(2)
+            most = steps.abs().argmax(2, keepdim=True)
+            only = torch.zeros_like(steps).scatter_(2, most, steps.gather(2, most).sign())
+            at = box.centre.unsqueeze(1) - box.eps * only.view_as(values)
+            return torch.minimum(torch.maximum(at, low), high)
+        return torch.where(values > 0, low, high)
 
 
 def backward(

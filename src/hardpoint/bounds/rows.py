@@ -39,6 +39,10 @@ class Dense:
         """``[n, S]``: absolute coefficients with ``[n, ...]``."""
         return _dotted(self.values.abs(), radius)
 
+    def norm(self, order: float) -> Tensor:
+        """``[n, S]``: of the coefficients."""
+        return self.values.flatten(2).norm(order, 2)
+
     def within(self, lines: Lines) -> tuple[Dense, Tensor | None, Tensor]:
         """Rows over what the lines are of, and the two numbers that the lines' shifts add."""
         low = _dotted(self.values.clamp(min=0), lines.low_shift) if lines.low_shift is not None else None
@@ -101,6 +105,9 @@ class Patches:
 
     def reach(self, radius: Tensor) -> Tensor:
         return (self.values.abs() * self._seen(radius)).flatten(2).sum(2)
+
+    def norm(self, order: float) -> Tensor:
+        return self.values.flatten(2).norm(order, 2)
 
     def within(self, lines: Lines) -> tuple[Rows, Tensor | None, Tensor]:
         rises, low = self.values > 0, None

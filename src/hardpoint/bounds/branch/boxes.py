@@ -52,11 +52,8 @@ def halves(parts: Domains) -> tuple[Interval, Mapping[int, Interval]]:
     middle = low[every, parts.axis] / 2 + high[every, parts.axis] / 2
     left, right = high.clone(), low.clone()
     left[every, parts.axis], right[every, parts.axis] = middle, middle
-    box = Interval(
-        torch.cat([low, right]).view(-1, *shape), torch.cat([left, high]).view(-1, *shape), parts.box.outward
+    twice = torch.arange(len(parts)).repeat(2)
+    box = parts.box.of(twice).cut(
+        torch.cat([low, right]).view(-1, *shape), torch.cat([left, high]).view(-1, *shape)
     )
-    twice = {
-        k: Interval(torch.cat([s.low, s.low]), torch.cat([s.high, s.high]), s.outward)
-        for k, s in parts.known.items()
-    }
-    return box, twice
+    return box, {k: span.of(twice) for k, span in parts.known.items()}

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from hardpoint.bounds.ball import Ball
 from hardpoint.bounds.linear import Choice
-from hardpoint.bounds.operators.operator import Interval, Rounding, Slopes
+from hardpoint.bounds.operators.operator import Interval, Slopes
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Domains:
         """The parts ``index``, int64 ``[k]`` or bool ``[m]``."""
         return Domains(
             self.bound[index],
-            _some(self.box, index),
-            {k: _some(span, index) for k, span in self.known.items()},
+            self.box.of(index),
+            {k: span.of(index) for k, span in self.known.items()},
             {k: sign[index] for k, sign in self.signs.items()},
             some_of(self.choice, index),
             self.axis[index],
@@ -116,10 +117,10 @@ class Waiting:
         return joined(taken)
 
 
-def _some(span: Interval, index: Tensor) -> Interval:
-    return Interval(span.low[index], span.high[index], span.outward)
-
-
 def _joined(spans: Sequence[Interval]) -> Interval:
-    outward: Rounding | None = spans[0].outward
-    return Interval(torch.cat([s.low for s in spans]), torch.cat([s.high for s in spans]), outward)
+    low, high = torch.cat([s.low for s in spans]), torch.cat([s.high for s in spans])
+    first = spans[0]
+    if isinstance(first, Ball):
+        centre = torch.cat([s.centre for s in spans if isinstance(s, Ball)])
+        return Ball(low, high, first.outward, centre, first.eps, first.dual)
+    return Interval(low, high, first.outward)

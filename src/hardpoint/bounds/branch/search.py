@@ -147,7 +147,7 @@ def _cut_inputs(search: _Search, box: Interval) -> Settled:
 
 def _split_units(search: _Search, box: Interval, spans: list[Interval]) -> Settled:
     graph, whole = search.network.exact, search.claim
-    spans = alpha_spans(graph, spans, Ascent(steps=10))
+    spans = alpha_spans(search.network, spans, Ascent(steps=10))
     start = _raised(search, spans, Ascent(steps=40))
     with torch.no_grad():
         bounds = backward(graph, spans, whole.rows, None, start.choice.to(torch.float64)).least(box)

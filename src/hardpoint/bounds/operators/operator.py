@@ -102,6 +102,14 @@ class Interval:
         """The largest absolute value."""
         return torch.maximum(self.low.abs(), self.high.abs())
 
+    def of(self, index: Tensor) -> Interval:
+        """The inputs ``index``, int64 ``[k]`` or bool ``[n]``."""
+        return Interval(self.low[index], self.high[index], self.outward)
+
+    def cut(self, low: Tensor, high: Tensor) -> Interval:
+        """A part of it."""
+        return Interval(low, high, self.outward)
+
     def roughly(self, dtype: torch.dtype) -> Interval:
         """The same interval in ``dtype``, for a search whose result is computed again."""
         return Interval(self.low.to(dtype), self.high.to(dtype))

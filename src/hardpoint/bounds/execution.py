@@ -1,0 +1,68 @@
+"""What a network computes when it is deployed in float32, as against what it is in exact arithmetic.
+
+Each step's answer in float32 differs from the exact one by what it rounds itself and by what it passes on of its input's
+error. The first is what outward intervals in float32 would widen by, whatever the order in which sums are taken and
+whether products are fused with them; not covered are arithmetics of fewer bits (TF32, bfloat16), Winograd's and Fourier's
+convolutions, and layers folded into one another. Forward analysis as in Higham, "Accuracy and stability of numerical
+algorithms", chapter 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hardpoint.bounds.graph import Graph
+from hardpoint.bounds.operators.operator import DOUBLE, SINGLE, Affine, Curved, Interval
+from hardpoint.bounds.operators.pool import Largest
+
+_MOST = torch.finfo(torch.float32).max / 4
+
+
+def execution_errors(graph: Graph, spans: Sequence[Interval]) -> Tensor:
+    """``[n, K]``: at most how far an answer in float32 is from the exact one, for any input in the box that is float32.
+
+    Infinite where a value may overflow, or where no bound of a step's error is known.
+
+    Args:
+        graph: the network.
+        spans: outward intervals of every value of the exact network.
+    """
+    errors = [torch.zeros_like(spans[0].low)]
+    for k, step in enumerate(graph.steps, 1):
+        taken = [spans[i] for i in step.inputs]
+        before = [errors[i] for i in step.inputs]
+        passed = _passed(step.operator, taken, before)
+        actual = [Interval(span.low - e, span.high + e) for span, e in zip(taken, before, strict=True)]
+        own = _own(step.operator, actual)
+        error = (passed + own) * (1 + 1e-9)
+        too_large = spans[k].size + error > _MOST
+        errors.append(torch.where(too_large | error.isnan(), torch.inf, error))
+    return errors[graph.output]
+
+
+def _passed(operator: object, spans: Sequence[Interval], errors: Sequence[Tensor]) -> Tensor:
+    """What becomes of the errors of what a step takes."""
+    if isinstance(operator, Affine):
+        moved = operator.interval(*(Interval(-error, error, DOUBLE) for error in errors))
+        nothing = [torch.zeros_like(error[:1]) for error in errors]
+        constant = operator.interval(*(Interval(zero, zero, DOUBLE) for zero in nothing))
+        return torch.maximum(moved.high - constant.low, constant.high - moved.low)
+    if isinstance(operator, Curved):
+        (span,), (error,) = spans, errors
+        wide = Interval(span.low - error, span.high + error)
+        return operator.steepest(wide) * error
+    if isinstance(operator, Largest):
+        return operator.value(errors[0])
+    return torch.full_like(spans[0].low, torch.inf).amax() * torch.ones_like(spans[0].low)
+
+
+def _own(operator: object, spans: Sequence[Interval]) -> Tensor:
+    """What a step rounds: what its interval in float32 is wider by."""
+    assert hasattr(operator, "interval")
+    single = operator.interval(*(Interval(span.low, span.high, SINGLE) for span in spans))
+    plain = operator.interval(*(Interval(span.low, span.high, DOUBLE) for span in spans))
+    found: Tensor = torch.maximum(plain.low - single.low, single.high - plain.high)
+    return found.clamp_min(0) + SINGLE.least
