@@ -11,6 +11,7 @@ from hardpoint.bounds.operators import (
     activation,
     affine,
     arithmetic,
+    limits,
     matrix,
     moves,
     norm,
@@ -31,6 +32,7 @@ _FAMILIES = (
     moves.READERS,
     padding.READERS,
     matrix.READERS,
+    limits.READERS,
 )
 LAYERS: dict[type[nn.Module], Callable[[Call, Any], Operator]] = {
     kind: read for family in _FAMILIES for kind, read in family.layers.items()
