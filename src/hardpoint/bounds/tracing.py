@@ -373,6 +373,8 @@ def _writes(node: fx.Node, layer: nn.Module | None) -> bool:
     name = target if isinstance(target, str) else getattr(target, "__name__", "")
     if node.op == "call_module":
         return bool(getattr(layer, "inplace", False))
-    by_place = name in ("relu", "leaky_relu", "dropout") and any(part is True for part in node.args)
+    by_place = name in ("relu", "relu6", "hardtanh", "leaky_relu", "dropout") and any(
+        part is True for part in node.args
+    )
     asked = bool(node.kwargs.get("inplace")) or by_place or target in _IN_PLACE
     return asked or (name.endswith("_") and not name.endswith("__"))

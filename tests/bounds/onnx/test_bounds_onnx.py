@@ -112,6 +112,7 @@ KNOWN: dict[str, tuple[tuple[int, ...], Nodes]] = {
     "pieces": (IMAGE, [("Split", ["x", i64(1, 2)], {"axis": 1, "outputs": 2}), ("Relu", ["y0_1"], {}), ("Sub", ["y1", "y0"], {})]),
     "joined": (IMAGE, [("Relu", ["x"], {}), ("Concat", ["y0", "x", "y0"], {"axis": -2})]),
     "joined with a constant": (IMAGE, [("Relu", ["x"], {}), ("Concat", [f32(1, 2, 6, 5), "y0", f32(1, 1, 6, 5)], {"axis": 1})]),
+    "limits": (ROW, [("Clip", ["x", np.array(-0.5, np.float32), np.array(0.5, np.float32)], {}), ("Max", ["y0", f32(4, 1)], {}), ("Min", ["y1", "x"], {})]),
     "shapes": (IMAGE, [
         ("Reshape", ["x", i64(0, 18, 5)], {}), ("Unsqueeze", ["y0", i64(1)], {}), ("Squeeze", ["y1", i64(1)], {}), ("Flatten", ["y2"], {})
     ]),

@@ -12,6 +12,7 @@ from hardpoint.bounds.operators import (
     affine,
     arithmetic,
     curves,
+    limits,
     matrix,
     moves,
     norm,
@@ -33,6 +34,7 @@ _FAMILIES = (
     moves.READERS,
     padding.READERS,
     matrix.READERS,
+    limits.READERS,
 )
 LAYERS: dict[type[nn.Module], Callable[[Call, Any], Operator]] = {
     kind: read for family in _FAMILIES for kind, read in family.layers.items()

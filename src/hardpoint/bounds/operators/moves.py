@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class Moved(Rising):
 
 
 def _flat(x: Tensor) -> Tensor:
-    return x.reshape(len(x), x[:1].numel())
+    return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
 def moved(move: Move, call: Call, *settings: Any, **named: Any) -> Moved:

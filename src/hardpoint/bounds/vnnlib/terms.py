@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE]([-+]?[0-9]+))?")
 _MAX_DIGITS, _MAX_EXPONENT, _MAX_BITS = (
@@ -71,6 +72,7 @@ def product(parts: list[Linear]) -> Linear:
     return (varying[0] if varying else Linear(constant=Fraction(1))).times(factor)
 
 
+@lru_cache(maxsize=4096)  # most of an image's pixels have the same ends
 def number(text: str) -> Fraction | None:
     """The decimal that ``text`` writes, exactly; None if it writes none.
 
