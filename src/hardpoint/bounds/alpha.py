@@ -33,7 +33,7 @@ class Ascent:
 
     Attributes:
         steps: evaluations of the bound.
-        rate: of slopes, in the first step.
+        rate: of slopes, in the first step, as a share of how much they can differ.
         price_rate: of prices.
     """
 
@@ -64,7 +64,7 @@ class _Variables:
     slopes: dict[int, Slopes] = field(default_factory=dict)
     prices: dict[int, Tensor] = field(default_factory=dict)
     free: list[Tensor] = field(default_factory=list)
-    rates: list[float] = field(default_factory=list)
+    rates: list[Tensor] = field(default_factory=list)
 
     def choice(self, signs: Signs) -> Choice:
         prices = {k: price * signs[k].unsqueeze(1) for k, price in self.prices.items()}
@@ -116,7 +116,7 @@ def raised(
                 mean.mul_(_MEAN).add_(g, alpha=1 - _MEAN)
                 square.mul_(_SQUARE).addcmul_(g, g, value=1 - _SQUARE)
                 size = (square / (1 - _SQUARE**step)).sqrt_().add_(1e-12)
-                p.addcdiv_(mean, size, value=rate * _FADE**step / (1 - _MEAN**step))
+                p.addcdiv_(mean * rate, size, value=_FADE**step / (1 - _MEAN**step))
             _kept_valid(graph, spans, held)
     for p in held.free:
         p.requires_grad_(False)
@@ -178,7 +178,7 @@ def _variables(
     held, (n, count) = _Variables(), rows.shape[:2]
     for k, curve in curves_before(graph, place).items():
         given = start.slopes.get(k) if start is not None else None
-        chosen = curve.slopes(spans[k])
+        chosen, (least, most) = curve.slopes(spans[k]), curve.steepness(spans[k])
         ends = []
         for free, own, begun in zip(
             curve.freedom,
@@ -192,7 +192,7 @@ def _variables(
             first = own.unsqueeze(1) if begun is None or begun.dim() == own.dim() else begun
             variable = first.detach().expand(n, count, *own.shape[1:]).clone().requires_grad_(True)
             held.free.append(variable)
-            held.rates.append(ascent.rate if curve.freedom[1] is False else ascent.rate / 10)
+            held.rates.append(ascent.rate * (most - least).detach().unsqueeze(1))
             ends.append(variable)
         held.slopes[k] = Slopes(*ends)
     for k, sign in signs.items():
@@ -202,7 +202,7 @@ def _variables(
             price = price + begun.detach().abs()
         held.prices[k] = price.requires_grad_(True)
         held.free.append(held.prices[k])
-        held.rates.append(ascent.price_rate)
+        held.rates.append(price.new_tensor(ascent.price_rate))
     return held
 
 

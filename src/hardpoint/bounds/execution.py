@@ -53,7 +53,8 @@ def _passed(operator: object, spans: Sequence[Interval], errors: Sequence[Tensor
     if isinstance(operator, Curved):
         (span,), (error,) = spans, errors
         wide = Interval(span.low - error, span.high + error)
-        return operator.steepest(wide) * error
+        least, most = operator.steepness(wide)
+        return torch.maximum(least.abs(), most.abs()) * error
     if isinstance(operator, Largest):
         return operator.value(errors[0])
     return torch.full_like(spans[0].low, torch.inf).amax() * torch.ones_like(spans[0].low)

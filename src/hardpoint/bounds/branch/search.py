@@ -27,6 +27,7 @@ from hardpoint.bounds.operators.operator import Interval
 _FEW = 16
 """Inputs of so many numbers are cut themselves."""
 _BYTES = 512 * 2**20
+_TURNS = 4
 
 Accepts = Callable[[Tensor], bool]
 """Whether a point ``[1, ...]`` that breaks the claim for the graph does so for the network."""
@@ -147,15 +148,24 @@ def _cut_inputs(search: _Search, box: Interval) -> Settled:
 
 def _split_units(search: _Search, box: Interval, spans: list[Interval]) -> Settled:
     graph, whole = search.network.exact, search.claim
-    spans = alpha_spans(search.network, spans, Ascent(steps=10))
-    start = _raised(search, spans, Ascent(steps=40))
-    with torch.no_grad():
-        bounds = backward(graph, spans, whole.rows, None, start.choice.to(torch.float64)).least(box)
-    clauses = whole.proven(bounds + whole.offset)[0]
-    search.parts = 1
-    point = search.broken_at(start.linear.corner(box.roughly(torch.float32))[0].double())
-    if point is not None:
-        return Settled(Answer.BROKEN, -torch.inf, point)
+    clauses = torch.full((whole.clauses,), -torch.inf, dtype=torch.float64)
+    for turn in range(_TURNS + 1):
+        with torch.no_grad():
+            choice = None if turn == 0 else _raised(search, spans, Ascent(steps=40)).choice.to(torch.float64)
+            linear = backward(graph, spans, whole.rows, None, choice)
+        before = clauses
+        clauses = torch.fmax(clauses, whole.proven(linear.least(box) + whole.offset)[0])
+        search.parts = 1
+        if bool((clauses > 0).all()):
+            return Settled(Answer.PROVEN, float(clauses.min()))
+        point = search.broken_at(linear.corner(box)[0])
+        if point is not None:
+            return Settled(Answer.BROKEN, -torch.inf, point)
+        # narrower intervals allow better lines, which allow narrower intervals: as long as that pays
+        gained = float((clauses - before).max()) > 0.1 * float(clauses.min().abs())
+        if search.is_late() or turn == _TURNS or (turn > 1 and not gained):
+            break
+        spans = alpha_spans(search.network, spans, Ascent(steps=10))
     done = float(torch.where(clauses > 0, clauses, torch.inf).min())
     # one clause after the other, the hardest first: what it needs split is its own
     for clause in clauses.argsort().tolist():

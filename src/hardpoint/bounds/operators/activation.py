@@ -64,9 +64,9 @@ class Leaky(Rising):
         chosen = torch.where(high <= 0, self.slope, slopes.low.clamp(self.slope, 1.0))
         return Slopes(torch.where(low >= 0, 1.0, chosen), self.slopes(x).high)
 
-    def steepest(self, x: Interval) -> Tensor:
-        """``[n, ...]``: 1, which no difference quotient exceeds."""
-        return torch.ones_like(x.low)
+    def steepness(self, x: Interval) -> tuple[Tensor, Tensor]:
+        least = torch.where(x.low >= 0, 1.0, self.slope).to(x.low.dtype)
+        return least, torch.where(x.high <= 0, self.slope, 1.0).to(x.low.dtype)
 
 
 def _relu(call: Call, *_: Any) -> Leaky:

@@ -56,11 +56,11 @@ class Smooth:
             return out
         return out.widened((out.size + span.size) * span.outward.gamma(self.roundings) + span.outward.least)
 
-    def steepest(self, x: Interval) -> Tensor:
-        """``[n, ...]``: at least the largest absolute derivative over the interval."""
-        ends = [x.low, x.high, *(x.low.new_tensor(turn).clamp(x.low, x.high) for turn in self.inflections)]
-        found = torch.stack([self.derivative(end).abs() for end in ends]).amax(0)
-        return found * (1 + 1e-9) + 1e-12
+    def steepness(self, x: Interval) -> tuple[Tensor, Tensor]:
+        low, high = x.low, x.high
+        turns = [low.new_tensor(turn).clamp(low, high) for turn in self.inflections]
+        found = torch.stack([self.derivative(end) for end in (low, high, *turns)])
+        return found.amin(0) - 1e-12, found.amax(0) * (1 + 1e-9) + 1e-12
 
     def slopes(self, x: Interval) -> Slopes:
         """Of the tangents from the ends where the curve bends both ways, else of chord and middle tangent (Zhang et
@@ -104,7 +104,11 @@ class Smooth:
         return True, True
 
     def within(self, x: Interval, slopes: Slopes) -> Slopes:
-        return slopes
+        """No line is tighter than one as steep as the curve is somewhere."""
+        least, most = self.steepness(x)
+        if slopes.low.dim() > least.dim():
+            least, most = least.unsqueeze(1), most.unsqueeze(1)
+        return Slopes(*(torch.minimum(torch.maximum(part, least), most) for part in (slopes.low, slopes.high)))
 
     def _slope(self, slope: Tensor) -> Tensor:
         return torch.where(slope.abs() < _FLAT, 0.0, slope)

@@ -209,8 +209,8 @@ class Curved(Operator, Protocol):
         """The tightest lines with these slopes that enclose the function over ``x``."""
         ...
 
-    def steepest(self, x: Interval) -> Tensor:
-        """At least the function's Lipschitz constant over ``x``, elementwise."""
+    def steepness(self, x: Interval) -> tuple[Tensor, Tensor]:
+        """Elementwise: slopes between which every difference quotient over ``x`` lies."""
         ...
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,42 @@ class Largest(Rising):
     def value(self, *x: Tensor) -> Tensor:
         out: Tensor = functional.max_pool2d(x[0], *self.settings)
         return out
+
+    def relaxed(self, rows: Tensor, *x: Interval) -> tuple[Sequence[Tensor], Tensor]:
+        """Below, the element of each window whose lower end is highest; above, the same where no other can pass it,
+        else the highest end of all (Boopathy et al., "CNN-Cert", AAAI 2019, in its simplest form)."""
+        (span,) = x
+        (n, channels, height, width), out = span.low.shape, rows.shape[-2:]
+        numbers = torch.arange(height * width, dtype=span.low.dtype, device=span.low.device).view(1, 1, height, width)
+        shown = self._windows(numbers.expand(n, channels, -1, -1), out, -1.0)
+        ends = self._windows(span.high, out, -math.inf)
+        _, best = functional.max_pool2d(span.low, *self.settings, return_indices=True)
+        is_best = shown == best.flatten(2).unsqueeze(2).to(shown.dtype)
+        rival = ends.masked_fill(is_best, -math.inf).amax(2).view(n, channels, *out)
+        alone = span.low.flatten(2).gather(2, best.flatten(2)).view_as(rival) >= rival
+        highest = ends.amax(2).view(n, channels, *out)
+        kept = torch.where((rows > 0) | alone.unsqueeze(1), rows, 0.0)
+        places = best.flatten(2).unsqueeze(1).expand(-1, rows.shape[1], -1, -1)
+        empty = rows.new_zeros(*rows.shape[:3], height * width)
+        part = empty.scatter_add(3, places, kept.flatten(3)).view(*rows.shape[:3], height, width)
+        return [part], ((rows - kept) * highest.unsqueeze(1)).flatten(2).sum(2)
+
+    def _windows(self, values: Tensor, out: torch.Size, beyond: float) -> Tensor:
+        """``[n, C, k, windows]``: what each window shows; ``beyond`` outside the image."""
+        kernel, stride, padding, dilation = self._per_axis
+        pads = []
+        for axis in (1, 0):
+            reach = (out[axis] - 1) * stride[axis] + dilation[axis] * (kernel[axis] - 1) + 1
+            pads += [padding[axis], reach - padding[axis] - values.shape[2 + axis]]
+        padded = functional.pad(values, pads, value=beyond)
+        found = functional.unfold(padded.flatten(0, 1).unsqueeze(1), kernel, dilation, 0, stride)
+        return found.view(*values.shape[:2], *found.shape[1:])
+
+    @property
+    def _per_axis(self) -> list[list[int]]:
+        """Kernel, stride, padding and dilation, a number per axis."""
+        kernel, stride, *rest = self.settings[:4]
+        return [[each] * 2 if isinstance(each, int) else list(each) for each in (kernel, stride or kernel, *rest)]
 
 
 @dataclass(frozen=True)
