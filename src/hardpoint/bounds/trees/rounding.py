@@ -1,0 +1,34 @@
+"""How far the scores that a library computes can be from the sums that are bounded here."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from hardpoint.bounds.operators.operator import gamma, tiny
+from hardpoint.models.trees import Link, TreeEnsemble
+
+
+def allowance(trees: TreeEnsemble, first: int, second: int) -> float:
+    """More than what rounding can change of the margin between two classes, in the order of any summation.
+
+    It covers the library's sums, in float32 where it compares in float32, the sums made here, the start of the sums,
+    which XGBoost takes the logarithm of odds of, and the probabilities that are compared in the place of sums. A margin
+    that is proven to be larger stays above 0 in the library.
+    """
+    unit = torch.float64 if trees.link is Link.PROBABILITY else trees.precision
+    leaves = trees.leaves
+    logits = trees.logits(leaves.value)[:, [first, second]].abs().numpy()
+    largest = np.zeros((len(trees.trees), 2))
+    np.maximum.at(largest, leaves.tree.numpy(), logits)
+    start = trees.logits(trees.base)[[first, second]].abs()
+    size = float(largest.sum() + start.sum())
+    share = gamma(len(trees.trees) + 8, unit) + gamma(4 * len(trees.trees) + 16, torch.float64)
+    error = size * share + tiny(torch.float32)
+    if trees.link is not Link.PROBABILITY:
+        base = float(start.max())
+        odds = 4 + math.exp(base) + math.exp(-base) if base < 700 else math.inf
+        error += 8 * torch.finfo(unit).eps * (odds if trees.link is Link.LOGISTIC else 1.0)
+    return error
