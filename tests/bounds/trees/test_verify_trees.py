@@ -82,7 +82,7 @@ def test_verdicts_are_those_of_every_leaf_region(name, classes):
     test = torch.from_numpy(rows(8, classes, seed=9)[0])
     labels = torch.from_numpy(model.predict(test.numpy()))
     seen = set()
-    for eps in (0.02, 0.08):
+    for eps in (0.02, 0.08, 0.25):
         found = verify_trees(model, test, labels, RowBox(test - eps, test + eps))
         bounds = [
             tree_margins(model, test, labels, RowBox(test - eps, test + eps), levels=k) for k in range(4)
@@ -277,6 +277,18 @@ def test_table_constraints_are_held_to_by_witnesses():
             own = edits.around(test[i : i + 1].expand(len(everything), -1), read_trees(model).box)
             assert bool((said == labels[i])[own.contains(everything)].all())
     assert statuses >= {TreeStatus.ROBUST, TreeStatus.VULNERABLE}
+
+
+def test_a_model_that_answers_otherwise_than_its_trees_is_refused():
+    class Swapped(DecisionTreeClassifier):
+        def predict(self, x):
+            return 1 - super().predict(x)
+
+    Swapped.__name__ = "DecisionTreeClassifier"
+    with pytest.raises(ModelError, match="otherwise"):
+        verify_trees(
+            Swapped().fit([[0.0], [1.0]], [0, 1]), torch.tensor([[0.1]]), torch.tensor([1]), hp.Linf(0.01)
+        )
 
 
 def test_clean_errors_are_their_own_witnesses():

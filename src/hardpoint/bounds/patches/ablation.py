@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hardpoint.bounds.certified import SLACK
-from hardpoint.bounds.inputs import refuse_inputs
+from hardpoint.bounds.inputs import refuse_inputs, refuse_labels
 from hardpoint.bounds.patches.answers import check_work, refuse_unsettled, scores_of, settled_model
 from hardpoint.bounds.patches.sizes import Sizes, patch_sizes
 from hardpoint.core.access import Access
@@ -219,6 +219,7 @@ class Ablation:
     def certified(self, x: Tensor, y: Tensor) -> Tensor:
         """Bool ``[n]``: images that are answered ``y`` whatever any one patch shows, wherever it lies."""
         found = self.certify(x)
+        refuse_labels(y, len(x))
         return found.certified & (found.predicted == y.to(x.device))
 
     # -- as a model

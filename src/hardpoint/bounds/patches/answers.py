@@ -38,7 +38,7 @@ def refuse_unsettled(model: Model, views: Tensor, slack: float) -> None:
     some = views[:2]
     room = 0.0 if model.access < Access.SCORES else slack  # labels are the same or not
     together, again = _seen(model, some), _seen(model, some)
-    alone = torch.cat([_seen(model, one) for one in some.split(1)])
+    alone = torch.cat([_seen(model, one) for one in chunks(some, 1)])
     if not all(bool(((together - other).abs() <= room).all()) for other in (again, alone)):
         raise ModelError(
             "the model answers an image otherwise when asked again, or in another batch",

@@ -31,10 +31,10 @@ class FiniteAggregation:
     Raises:
         ConfigError: for less than one part or member.
 
-    >>> from sklearn.neighbors import NearestCentroid
+    >>> from sklearn.neighbors import KNeighborsClassifier
     >>> from hardpoint.bounds.poisoning.training import OfEstimator
     >>> x = torch.linspace(-1, 1, 60).view(60, 1)
-    >>> vote = FiniteAggregation(OfEstimator(NearestCentroid()), parts=6, spread=2).fit(x, (x[:, 0] > 0).long())
+    >>> vote = FiniteAggregation(OfEstimator(KNeighborsClassifier(1)), parts=6, spread=2).fit(x, (x[:, 0] > 0).long())
     >>> vote.certify(torch.tensor([[-0.9], [0.9]])).radius.tolist()
     [3, 2]
     """

@@ -32,10 +32,10 @@ class DeepPartition:
     Raises:
         ConfigError: for less than one part.
 
-    >>> from sklearn.neighbors import NearestCentroid
+    >>> from sklearn.neighbors import KNeighborsClassifier
     >>> from hardpoint.bounds.poisoning.training import OfEstimator
     >>> x = torch.linspace(-1, 1, 60).view(60, 1)
-    >>> vote = DeepPartition(OfEstimator(NearestCentroid()), parts=6).fit(x, (x[:, 0] > 0).long())
+    >>> vote = DeepPartition(OfEstimator(KNeighborsClassifier(1)), parts=6).fit(x, (x[:, 0] > 0).long())
     >>> found = vote.certify(torch.tensor([[-0.9], [0.9]]))
     >>> found.predicted.tolist(), found.radius.tolist()
     ([0, 1], [3, 2])

@@ -44,8 +44,8 @@ class OfEstimator:
     Args:
         estimator: not fitted; its ``random_state`` is set, where it has one.
 
-    >>> from sklearn.neighbors import NearestCentroid
-    >>> fitted = OfEstimator(NearestCentroid())(torch.tensor([[0.0], [1.0]]), torch.tensor([0, 1]), 0)
+    >>> from sklearn.neighbors import KNeighborsClassifier
+    >>> fitted = OfEstimator(KNeighborsClassifier(1))(torch.tensor([[0.0], [1.0]]), torch.tensor([0, 1]), 0)
     >>> fitted.predict([[0.9]])
     array([1])
     """

@@ -10,7 +10,7 @@ from torch import Tensor
 from hardpoint.bounds.trees.asked import as_compared, asked
 from hardpoint.bounds.trees.cliques import levelled, smallest
 from hardpoint.bounds.trees.reach import reach, sides_of
-from hardpoint.bounds.trees.rounding import allowance
+from hardpoint.bounds.trees.rounding import allowances
 from hardpoint.bounds.trees.rows import Allowed, allowed_rows
 from hardpoint.core.errors import ConfigError
 
@@ -25,9 +25,9 @@ def tree_margins(
 
     With no level each tree answers its smallest reachable leaf, as interval bounds do. Each level merges ``size``
     groups of trees, whose leaves then have to be reachable together, which is exact once one group is left (Chen,
-    Zhang, Si, Li, Boning and Hsieh, "Robustness verification of tree-based models", NeurIPS 2019, algorithm 2). Groups
-    that would outgrow memory stay apart. Scores are sums of leaf values (log odds, or shares for forests). More than all
-    rounding, of the library's sums too, is taken off.
+    Zhang, Si, Li, Boning and Hsieh, "Robustness verification of tree-based models", NeurIPS 2019, algorithm 2).
+    Groups that would outgrow memory stay apart. Scores are sums of leaf values (log odds, or shares for forests).
+    More than all rounding, of the library's sums too, is taken off.
 
     Args:
         model: whatever ``read_trees`` reads.
@@ -51,22 +51,19 @@ def tree_margins(
     """
     if size < 2 or levels < 0:
         raise ConfigError(f"size is {size} and levels {levels}", "give at least 2 and at least 0")
-    trees = asked(model, x, y)
-    allowed, sides = allowed_rows(threat, x, trees.box), sides_of(trees)
+    trees, _ = asked(model, x, y)
+    allowed, sides, slack = allowed_rows(threat, x, trees.box), sides_of(trees), allowances(trees)
     lows, highs = as_compared(trees, allowed.low), as_compared(trees, allowed.high)
     base = trees.logits(trees.base)
-    slack = {}
     found = torch.full((len(x),), torch.inf, dtype=torch.float64)
     for row, label in enumerate(y.tolist()):
         reached = reach(sides, lows[row], highs[row])
         for rival in range(trees.classes):
             if rival == label:
                 continue
-            if (label, rival) not in slack:
-                slack[label, rival] = allowance(trees, label, rival)
             groups, constant = reached.groups(sides.logits[:, label] - sides.logits[:, rival])
             for _ in range(levels):
                 groups = levelled(groups, size, _MERGE)
-            low = smallest(groups) + constant + float(base[label] - base[rival]) - slack[label, rival]
+            low = smallest(groups) + constant + float(base[label] - base[rival]) - slack(label, rival)
             found[row] = min(float(found[row]), low)
     return found

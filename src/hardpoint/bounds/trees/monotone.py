@@ -17,10 +17,10 @@ from torch import Tensor
 from hardpoint.bounds.trees.asked import as_compared, inside, row_of
 from hardpoint.bounds.trees.cliques import Cliques, Numbers
 from hardpoint.bounds.trees.reach import reach, sides_of
-from hardpoint.bounds.trees.rounding import allowance
+from hardpoint.bounds.trees.rounding import allowances
 from hardpoint.bounds.trees.search import Ending, search
 from hardpoint.core.errors import ConfigError, DataError
-from hardpoint.models.trees import TreeEnsemble, read_trees
+from hardpoint.models.trees import Link, TreeEnsemble, read_trees
 
 _MOST_PAIRS = 2**24  # numbers that the pairs of one tree may take
 
@@ -40,8 +40,9 @@ class MonotoneProof:
     Attributes:
         status: proven for all rows of the model's input range; refuted by ``witness``; or unknown: time ran out, or
             there are too many pairs of leaves, or the only falls are as small as what rounding makes.
-        fall: by how much the score can fall at most. 0 where each tree by itself is monotone, which holds in floating
-            point too; the allowance for rounding where only their sum is; infinite where nothing is proven.
+        fall: by how much the score can fall at most. 0 where each tree by itself is monotone and one sum decides, as
+            sums that are rounded in the same order stay in order; else what rounding can make of sums that are
+            monotone; infinite where nothing is proven.
         witness: ``[2, d]``: two rows that differ in this feature only, the second further in its direction and with a
             lower score; None unless refuted.
     """
@@ -121,9 +122,9 @@ def _against(
             return MonotoneProof(Proof.UNKNOWN, math.inf, None)
         if (pairs.value != 0).any():
             moving.append(pairs)
+    slack = 2 * allowances(trees)(positive, rival)
     if all(bool((pairs.value >= 0).all()) for pairs in moving):
-        return MonotoneProof(Proof.PROVEN, 0.0, None)
-    slack = 2 * allowance(trees, positive, rival)
+        return MonotoneProof(Proof.PROVEN, 0.0 if trees.link is Link.LOGISTIC else slack, None)
     seen: list[Tensor] = []
     accept = _falls(trees, reached.columns, int(here[0]), low, high, positive, rival, slack, seen)
     outcome = search(moving, -slack, accept, until)

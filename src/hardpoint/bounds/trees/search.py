@@ -63,23 +63,24 @@ def search(groups: Sequence[Cliques], most: float, accept: Accept, until: float)
             return work.finished(left[0])
         if not work.dived and work.dives(left):
             return Outcome(Ending.FOUND, work.lowest_of(left))
-        pair = _cheapest(left)
-        if pair is None:
-            return work.deep(left)
         if time.monotonic() > until:
             return Outcome(Ending.OPEN, work.lowest_of(left))
-        first, second = pair
-        joined = merged(left[first], left[second])
-        left = [group for k, group in enumerate(left) if k not in pair] + [joined]
-        if not len(joined):
+        fewer = _some_merged(left)
+        if len(fewer) == len(left):
+            return work.deep(left)
+        if not all(len(group) for group in fewer):
             return work.outcome(work.is_open)
+        left = fewer
 
 
-def _cheapest(groups: Sequence[Cliques]) -> tuple[int, int] | None:
-    """The two smallest groups; None where merging them takes too much."""
-    order = sorted(range(len(groups)), key=lambda k: len(groups[k]))
-    first, second = sorted(order[:2])
-    return (first, second) if numbers_to_merge(groups[first], groups[second]) <= _MERGE else None
+def _some_merged(groups: Sequence[Cliques]) -> list[Cliques]:
+    """The smallest groups merged two by two: one pair, or a part of very many, before it is looked again at what can be
+    dropped; all as they are where merging takes too much."""
+    order = sorted(groups, key=len)
+    many, made = max(1, len(order) // 16), []
+    while len(made) < many and len(order) > 1 and numbers_to_merge(order[0], order[1]) <= _MERGE:
+        made.append(merged(order.pop(0), order.pop(0)))
+    return [*order, *made]
 
 
 @dataclass

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hardpoint.bounds.trees.asked import as_compared, asked, inside, judge_of, row_of
+from hardpoint.bounds.trees.asked import as_compared, asked, inside, row_of
 from hardpoint.bounds.trees.cliques import Numbers
 from hardpoint.bounds.trees.reach import Reach, Sides, reach, sides_of
-from hardpoint.bounds.trees.rounding import allowance
+from hardpoint.bounds.trees.rounding import Allowance, allowances
 from hardpoint.bounds.trees.rows import Allowed, AllowedRows, allowed_rows
 from hardpoint.bounds.trees.search import Ending, search
 from hardpoint.core.errors import ConfigError, ThreatError
@@ -97,9 +97,8 @@ def verify_trees(
         raise ConfigError(f"seconds_per_input is {seconds_per_input}", "give more than 0")
     if isinstance(threat, Threat) and threat.goal != Untargeted():
         raise ThreatError("trees are proven against any wrong answer", "use the goal Untargeted()")
-    trees = asked(model, x, y)
-    judge = judge_of(model, trees)
-    allowed, sides = allowed_rows(threat, x, trees.box), sides_of(trees)
+    trees, judge = asked(model, x, y)
+    allowed, sides, slack = allowed_rows(threat, x, trees.box), sides_of(trees), allowances(trees)
     lower = torch.full((len(x),), -torch.inf, dtype=torch.float64)
     witness, statuses = x.clone(), []
     clean = judge.predict(x) == y if len(x) else torch.zeros(0, dtype=torch.bool)
@@ -107,7 +106,7 @@ def verify_trees(
         if not bool(clean[row]):
             statuses.append(TreeStatus.VULNERABLE)
             continue
-        one = _Row(trees, judge, sides, allowed, x, int(y[row]), row)
+        one = _Row(trees, judge, sides, slack, allowed, x, int(y[row]), row)
         status, lower[row] = one.decided(time.monotonic() + seconds_per_input)
         if status is TreeStatus.VULNERABLE:
             witness[row] = one.found[0][0]
@@ -123,13 +122,14 @@ class _Row:
         trees: TreeEnsemble,
         judge: Model,
         sides: Sides,
+        slack: Allowance,
         allowed: AllowedRows,
         x: Tensor,
         label: int,
         row: int,
     ) -> None:
         self.trees, self.judge, self.sides, self.allowed = trees, judge, sides, allowed
-        self.label, self.row = label, row
+        self.slack, self.label, self.row = slack, label, row
         self.own: Numbers = x[row].double().numpy()
         self.low: Numbers = allowed.low[row].numpy()
         self.high: Numbers = allowed.high[row].numpy()
@@ -145,7 +145,7 @@ class _Row:
         for rival in range(self.trees.classes):
             if rival == self.label:
                 continue
-            slack = allowance(self.trees, self.label, rival)
+            slack = self.slack(self.label, rival)
             values = self.sides.logits[:, self.label] - self.sides.logits[:, rival]
             groups, constant = self.reached.groups(values)
             constant += float(base[self.label] - base[rival])
@@ -156,14 +156,11 @@ class _Row:
                 ending, least = outcome.ending, outcome.lower
             lower = min(lower, least + constant - slack)
             if ending is Ending.FOUND:
-                return TreeStatus.VULNERABLE, -math.inf if self._asked_less(rival) else lower
+                all_asked = all(other == self.label for other in range(rival + 1, self.trees.classes))
+                return TreeStatus.VULNERABLE, lower if all_asked else -math.inf
             if ending is Ending.OPEN:
                 status = TreeStatus.UNKNOWN
         return status, lower
-
-    def _asked_less(self, rival: int) -> bool:
-        """Whether rivals behind this one were not looked at."""
-        return any(other != self.label for other in range(rival + 1, self.trees.classes))
 
     def _accepted(self, low: Numbers, high: Numbers) -> bool:
         """Whether a row of these leaves is one that the attacker can make and that the model answers wrongly."""
