@@ -77,7 +77,8 @@ def _some_merged(groups: Sequence[Cliques]) -> list[Cliques]:
     """The smallest groups merged two by two: one pair, or a part of very many, before it is looked again at what can be
     dropped; all as they are where merging takes too much."""
     order = sorted(groups, key=len)
-    many, made = max(1, len(order) // 16), []
+    many = max(1, len(order) // 16)
+    made: list[Cliques] = []
     while len(made) < many and len(order) > 1 and numbers_to_merge(order[0], order[1]) <= _MERGE:
         made.append(merged(order.pop(0), order.pop(0)))
     return [*order, *made]
