@@ -217,10 +217,10 @@ def poisoned(x: Tensor, y: Tensor, changes: int, seed: int, target: int) -> tupl
 @pytest.mark.parametrize("kind", ["partition", "finite"])
 def test_no_poisoning_of_digits_beats_a_certificate(kind):
     x, y = digits()
-    x, y, test = x[:300], y[:300], x[1500:1540]
+    x, y, test = x[:200], y[:200], x[1500:1530]
     make = {
-        "partition": DeepPartition(centroids, parts=12),
-        "finite": FiniteAggregation(centroids, parts=6, spread=2),
+        "partition": DeepPartition(centroids, parts=8),
+        "finite": FiniteAggregation(centroids, parts=4, spread=2),
     }[kind]
     clean = make.fit(x, y).certify(test)
     assert int((clean.radius >= 1).sum()) >= 10
