@@ -6,19 +6,35 @@ from hardpoint.bounds.interval import intervals, margin_bounds
 from hardpoint.bounds.lipschitz import certified_radius, lipschitz_bound
 from hardpoint.bounds.operators import KNOWN
 from hardpoint.bounds.operators.operator import Interval, UnknownOperator
+from hardpoint.bounds.patches import Ablation, Blocks, Columns, DoubleMasking, Rows
+from hardpoint.bounds.poisoning import DeepPartition, FiniteAggregation, OfEstimator
 from hardpoint.bounds.tracing import traced
+from hardpoint.bounds.trees import RowBox, TreeStatus, prove_monotone, tree_margins, verify_trees
 
 __all__ = [
     "KNOWN",
     "SLACK",
+    "Ablation",
+    "Blocks",
+    "Columns",
+    "DeepPartition",
+    "DoubleMasking",
+    "FiniteAggregation",
     "Graph",
     "Interval",
+    "OfEstimator",
+    "RowBox",
+    "Rows",
     "Step",
+    "TreeStatus",
     "UnknownOperator",
     "certified_radius",
     "interval_certified",
     "intervals",
     "lipschitz_bound",
     "margin_bounds",
+    "prove_monotone",
     "traced",
+    "tree_margins",
+    "verify_trees",
 ]
