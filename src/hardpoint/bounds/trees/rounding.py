@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from hardpoint.bounds.operators.operator import gamma, tiny
+from hardpoint.bounds.operators.operator import DOUBLE, SINGLE, Rounding
 from hardpoint.models.trees import Link, TreeEnsemble
 
 Allowance = Callable[[int, int], float]
@@ -24,7 +24,7 @@ def allowances(trees: TreeEnsemble) -> Allowance:
     that is proven to be larger stays above 0 in the library.
     """
     unit = torch.float64 if trees.link is Link.PROBABILITY else trees.precision
-    share = gamma(len(trees.trees) + 8, unit) + gamma(4 * len(trees.trees) + 16, torch.float64)
+    share = Rounding.of(unit).gamma(len(trees.trees) + 8) + DOUBLE.gamma(4 * len(trees.trees) + 16)
     leaves = trees.leaves
     logits = trees.logits(leaves.value).abs().numpy()
     largest = np.zeros((len(trees.trees), trees.classes))
@@ -39,6 +39,6 @@ def allowances(trees: TreeEnsemble) -> Allowance:
 
     @cache
     def between(first: int, second: int) -> float:
-        return float(size[first] + size[second]) * share + final + tiny(torch.float32)
+        return float(size[first] + size[second]) * share + final + SINGLE.least
 
     return between
