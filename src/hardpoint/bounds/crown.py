@@ -15,6 +15,7 @@ from hardpoint.bounds.rows import Dense, Patches, Rows
 
 _AT_ONCE = 64 * 2**20
 """Bytes that the rows over one value may take."""
+_GROUPS = 6
 
 
 def crown_margins(graph: Graph, spans: Sequence[Interval], y: Tensor) -> Tensor:
@@ -114,19 +115,34 @@ def _refined(graph: Graph, spans: list[Interval], place: int) -> Interval:
     """The interval of a value by linear bounds, for the elements that intervals leave bent."""
     span = spans[place]
     bent = unstable(graph, spans, place).flatten(1)
-    most = int(bent.sum(1).max()) if len(bent) else 0
-    if not most:
-        return span
+    counts = bent.sum(1)
     low, high = span.low.flatten(1).clone(), span.high.flatten(1).clone()
-    order = bent_first(bent, most)
-    widest = max(s.low[0].numel() for s in spans)
-    step = max(1, _AT_ONCE // (len(bent) * widest * 8 * 2))
-    for part in order.split(step, dim=1):
-        found = backward(graph, spans, both_ways(part, span.low), place).least(spans[0])
-        below, above = found.chunk(2, 1)
-        low.scatter_(1, part, torch.maximum(low.gather(1, part), below))
-        high.scatter_(1, part, torch.minimum(high.gather(1, part), -above))
+    # inputs with about as many bent elements go together: each costs as much as the one that has most
+    for some in counts.argsort().chunk(_GROUPS if len(bent) >= 8 * _GROUPS else 1):
+        most = int(counts[some].max()) if len(some) else 0
+        if most:
+            _refine(graph, [each.of(some) for each in spans], place, bent_first(bent[some], most), some, low, high)
     return Interval(low.view_as(span.low), high.view_as(span.high), span.outward)
+
+
+def _refine(
+    graph: Graph,
+    spans: list[Interval],
+    place: int,
+    order: Tensor,
+    inputs: Tensor,
+    low: Tensor,
+    high: Tensor,
+) -> None:
+    """Narrow ``low`` and ``high`` of the ``inputs`` at the elements ``order`` int64 ``[n, most]``."""
+    widest = max(each.low[0].numel() for each in spans)
+    step = max(1, _AT_ONCE // (len(inputs) * widest * 8 * 2))
+    row = inputs.unsqueeze(1)
+    for part in order.split(step, dim=1):
+        found = backward(graph, spans, both_ways(part, spans[place].low), place).least(spans[0])
+        below, above = found.chunk(2, 1)
+        low[row, part] = torch.maximum(low[row, part], below)
+        high[row, part] = torch.minimum(high[row, part], -above)
 
 
 def bent_first(bent: Tensor, most: int) -> Tensor:
