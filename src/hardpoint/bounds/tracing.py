@@ -1,4 +1,4 @@
-"""From a torch module to a graph, by symbolic tracing; refused where any part is not understood."""
+"""From a torch module to a graph, by symbolic tracing or else export; refused where any part is not understood."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from hardpoint.bounds.checking import check, points_around
+from hardpoint.bounds.exporting import EXPORTED, Unexportable, exported
 from hardpoint.bounds.graph import Graph, Step
 from hardpoint.bounds.onnx.reading import imported
 from hardpoint.bounds.operators import FUNCTIONS, LAYERS
@@ -68,14 +69,15 @@ def traced(module: nn.Module, x: Tensor) -> Graph:
     try:
         with preserved_random_state():
             before = torch.get_rng_state()
-            nodes = _symbols(module)
+            nodes = _symbols(module, points)
             if not torch.equal(before, torch.get_rng_state()):
                 raise UnknownOperator(
                     "the network draws random numbers", "give one that answers alike each time"
                 )
         with torch.no_grad(), full_precision(), preserved_random_state(), resting_norms(module):
             graph = _Reading(module, nodes, points, made=set(vars(module)) - own).graph()
-            check(module, graph, points)
+            for size in (1, len(points)) if graph.is_settled else (len(points),):
+                check(module, graph, points[:size])
     finally:
         for name in set(vars(module)) - own:  # tensors that forward() makes: tracing keeps them on the module
             delattr(module, name)
@@ -205,7 +207,7 @@ class _Reading:
                 raise call.unknown("it takes more than one input")
             return read_layer(call, layer)
         target: Any = node.target
-        read = FUNCTIONS.get(_IN_PLACE.get(target, target))
+        read = FUNCTIONS.get(_IN_PLACE.get(target, target), EXPORTED.get(target))
         if read is None:
             raise call.unknown()
         return read(call)
@@ -292,14 +294,19 @@ class _Tracer(fx.Tracer):
         return _Written(node, self)
 
 
-def _symbols(module: nn.Module) -> fx.Graph:
+def _symbols(module: nn.Module, points: Tensor) -> fx.Graph:
+    """The nodes of the module; those of an exported program where symbolic tracing cannot follow it."""
     tracer = _Tracer()
     tracer.proxy_buffer_attributes = True
     try:
         return tracer.trace(module)
     except Exception as error:  # the module's own code runs here: any kind
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    try:
+        return exported(module, points)
+    except Unexportable as error:
         raise UnknownOperator(
-            f"{type(module).__name__} cannot be traced: {str(error).splitlines()[0] if str(error) else type(error)}",
+            f"{type(module).__name__} cannot be traced: {reason} (torch.export: {error})",
             "write its forward() without branches or loops that depend on values",
         ) from None
 

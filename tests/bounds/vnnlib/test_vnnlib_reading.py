@@ -234,7 +234,7 @@ def test_files_may_be_packed(tmp_path):
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("hardpoint.bounds.vnnlib.reading.MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("hardpoint.bounds.vnnlib.files.MAX_BYTES", 1 << 20)
     broken = {
         "missing.vnnlib": None,
         "bomb.vnnlib.gz": gzip.compress(b"(" * (1 << 21)),

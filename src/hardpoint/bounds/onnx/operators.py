@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,13 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from hardpoint.bounds.onnx.site import Site
+from hardpoint.bounds.onnx.windows import average_pool, conv, max_pool, move, moves, pad
 from hardpoint.bounds.operators.affine import Linear, Weighted
 from hardpoint.bounds.operators.call import Wire
-from hardpoint.bounds.operators.moves import moved
 from hardpoint.bounds.operators.operator import Live
 from hardpoint.bounds.operators.shape import Joined
-from hardpoint.models.onnx.operators import OPERATORS
-from hardpoint.models.onnx.windows import pads_of
 
 Reader = Callable[[Site], Wire | list[Wire]]
 
@@ -96,89 +94,6 @@ def _batch_norm(site: Site) -> Wire:
     return site.call(functional.batch_norm, site.wire(), mean, variance, scale, bias, False, 0.0, eps)
 
 
-def _conv(site: Site) -> Wire:
-    weight, bias = site.constant(1), site.constant(2)
-    if weight is None or weight().dim() not in (3, 4):
-        raise site.unknown("it has other than one or two axes")
-    axes = weight().dim() - 2
-    site.attribute("kernel_shape")
-    strides, dilations, before, after = _window(site, tuple(weight().shape[2:]))
-    wire, padding = site.wire(), tuple(before)
-    if before != after:
-        wire, padding = _padded(site, wire, before, after), (0,) * axes
-    convolve = functional.conv1d if axes == 1 else functional.conv2d
-    return site.call(convolve, wire, weight, bias, strides, padding, dilations, site.attribute("group", 1))
-
-
-def _max_pool(site: Site) -> Wire:
-    kernel = _kernel(site)
-    strides, dilations, before, after = _window(site, kernel)
-    ceil, _ = bool(site.attribute("ceil_mode", 0)), site.attribute("storage_order")
-    if before != after:
-        raise site.unknown("it pads its two sides unequally")
-    return site.call(functional.max_pool2d, site.wire(), kernel, strides, tuple(before), dilations, ceil)
-
-
-def _average_pool(site: Site) -> Wire:
-    kernel = _kernel(site)
-    strides, dilations, before, after = _window(site, kernel)
-    ceil, counts = bool(site.attribute("ceil_mode", 0)), bool(site.attribute("count_include_pad", 0))
-    if set(dilations) != {1}:
-        raise site.unknown("it is dilated")
-    wire, padding = site.wire(), tuple(before)
-    if before != after:
-        if ceil or not counts:
-            raise site.unknown("it pads its two sides unequally")
-        wire, padding = _padded(site, wire, before, after), (0,) * len(kernel)
-    return site.call(functional.avg_pool2d, wire, kernel, strides, padding, ceil, counts)
-
-
-def _kernel(site: Site) -> tuple[int, ...]:
-    kernel = tuple(site.attribute("kernel_shape"))
-    if len(kernel) != 2:
-        raise site.unknown("it has other than two axes")
-    return kernel
-
-
-def _window(
-    site: Site, kernel: tuple[int, ...]
-) -> tuple[tuple[int, ...], tuple[int, ...], list[int], list[int]]:
-    """Strides, dilations, and the padding before and after each axis."""
-    ones = (1,) * len(kernel)
-    strides, dilations = tuple(site.attribute("strides", ones)), tuple(site.attribute("dilations", ones))
-    pads, automatic = site.attribute("pads"), site.attribute("auto_pad", "NOTSET")
-    value = site.values[0]
-    assert value is not None
-    before, after = pads_of(value, kernel, strides, dilations, pads, automatic)
-    return strides, dilations, before, after
-
-
-def _padded(site: Site, wire: Wire, before: Sequence[int], after: Sequence[int], number: float = 0.0) -> Wire:
-    """The last axes padded."""
-    shape = list(site.size(wire))
-    for axis, (start, end) in enumerate(zip(before, after, strict=True), len(shape) - len(before)):
-        shape[axis] += start + end
-    widths = [width for pair in zip(reversed(before), reversed(after), strict=True) for width in pair]
-    return site.call(functional.pad, wire, widths, "constant", number, shape=tuple(shape))
-
-
-def _pad(site: Site) -> Wire:
-    widths, axes, mode = site.attribute("pads"), site.attribute("axes"), site.attribute("mode", "constant")
-    number = site.attribute("constant_value")
-    if mode != "constant":
-        return _move(site)
-    if not any(widths):
-        return site.call("contiguous", site.wire())
-    rank = len(site.size(site.wire())) + 1
-    chosen = [axis % rank for axis in axes] if axes is not None else list(range(rank))
-    before, after = [0] * rank, [0] * rank
-    for place, axis in enumerate(chosen):
-        before[axis], after[axis] = widths[place], widths[place + len(chosen)]
-    if before[0] or after[0]:
-        raise site.unknown("it pads the batch")
-    return _padded(site, site.wire(), before[1:], after[1:], 0.0 if number is None else number)
-
-
 def _global(function: Callable[[Site, tuple[int, ...]], Wire]) -> Reader:
     """Over all axes of an image."""
     return lambda site: function(site, tuple(range(2, len(site.size(site.wire())) + 1)))
@@ -215,28 +130,6 @@ def _largest(site: Site, axes: tuple[int, ...]) -> Wire:
 def _reshaped(site: Site) -> Wire:
     site.attributes()
     return site.call(torch.reshape, site.wire())
-
-
-def _move(site: Site) -> Wire:
-    (wire,) = _moves(site)
-    return wire
-
-
-def _moves(site: Site) -> list[Wire]:
-    """By what the importer's own operator makes of the numbers of the elements. An index that it takes is read now."""
-    held = [site.constant(place) for place in range(1, len(site.inputs))]
-    settings, attributes = [None if part is None else part().cpu() for part in held], site.attributes()
-    made = []
-    for place, shape in enumerate(site.shapes):
-
-        def move(numbers: Tensor, place: int = place) -> Tensor:
-            found = OPERATORS[site.node.op](numbers, *settings, **attributes)
-            out: Tensor = found if isinstance(found, Tensor) else found[place]
-            return out
-
-        operator = moved(move, site.described(site.wire(), shape))
-        made.append(site.step(operator, site.wire(), shape=shape))
-    return made
 
 
 def _concat(site: Site) -> Wire:
@@ -287,17 +180,17 @@ READERS: dict[str, Reader] = {
     "MatMul": _plain(torch.matmul),
     "Gemm": _gemm,
     "BatchNormalization": _batch_norm,
-    "Conv": _conv,
-    "MaxPool": _max_pool,
-    "AveragePool": _average_pool,
+    "Conv": conv,
+    "MaxPool": max_pool,
+    "AveragePool": average_pool,
     "GlobalAveragePool": _global(_mean),
     "GlobalMaxPool": _global(_largest),
     "ReduceMean": _reduced(_mean),
     "ReduceSum": _reduced(_total),
     "ReduceMax": _reduced(_largest),
-    "Pad": _pad,
+    "Pad": pad,
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"), _reshaped),
-    **dict.fromkeys(("Transpose", "Slice", "Gather", "Expand", "Resize"), _move),
-    "Split": _moves,
+    **dict.fromkeys(("Transpose", "Slice", "Gather", "Expand", "Resize"), move),
+    "Split": moves,
     "Concat": _concat,
 }

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from hardpoint.bounds.operators.call import Call, Readers, Wire
-from hardpoint.bounds.operators.operator import Rising
+from hardpoint.bounds.operators.operator import Operator, Rising
+from hardpoint.bounds.operators.shape import Reshaped
 
 Move = Callable[..., Any]
 """Makes a tensor of some elements of its first argument, by the settings that follow."""
@@ -43,8 +44,8 @@ def _flat(x: Tensor) -> Tensor:
     return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
-def moved(move: Move, call: Call, *settings: Any, **named: Any) -> Moved:
-    """The move that ``move`` makes of one input, found by giving it the numbers of the elements of two.
+def moved(function: Move, call: Call, *settings: Any, **named: Any) -> Operator:
+    """The move that ``function`` makes of one input, found by giving it the numbers of the elements of two.
 
     Raises:
         UnknownOperator: where it mixes inputs, or does anything but move.
@@ -52,7 +53,7 @@ def moved(move: Move, call: Call, *settings: Any, **named: Any) -> Moved:
     size = torch.Size(call.taken).numel()
     numbers = torch.arange(2 * size).view(2, *call.taken)
     try:
-        found = move(numbers, *settings, **named)
+        found = function(numbers, *settings, **named)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise call.unknown(str(error).splitlines()[0]) from None
     if not isinstance(found, Tensor) or found.shape != (2, *call.shape) or found.dtype != torch.int64:
@@ -60,17 +61,21 @@ def moved(move: Move, call: Call, *settings: Any, **named: Any) -> Moved:
     places, other = _flat(found)
     if bool((places < 0).any() | (places >= size).any()) or not torch.equal(other, places + size):
         raise call.unknown("it does not keep the inputs of a batch apart")
+    if torch.equal(places, numbers[0].flatten()):
+        return Reshaped(call.shape)
     return Moved(places.view(call.shape).clone())
 
 
-def _move(move: Move) -> Callable[[Call], Moved]:
-    def read(call: Call) -> Moved:
+def move(function: Move) -> Callable[[Call], Operator]:
+    """How calls of ``function`` are read."""
+
+    def read(call: Call) -> Operator:
         first = call.args[0] if call.args else None
         if not isinstance(first, Wire):
             raise call.unknown("what it moves is given by name")
         settings = [_setting(call, part) for part in call.args[1:]]
         return moved(
-            move, call, *settings, **{key: _setting(call, part) for key, part in call.kwargs.items()}
+            function, call, *settings, **{key: _setting(call, part) for key, part in call.kwargs.items()}
         )
 
     return read
@@ -106,4 +111,4 @@ _MOVES: dict[Callable[..., Any] | str, Move] = {
     "expand": torch.Tensor.expand,
     "repeat": torch.Tensor.repeat,
 }
-READERS = Readers(functions={function: _move(move) for function, move in _MOVES.items()})
+READERS = Readers(functions={function: move(made) for function, made in _MOVES.items()})

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hardpoint.bounds.operators.call import Call, Readers
-from hardpoint.bounds.operators.moves import Moved, moved
+from hardpoint.bounds.operators.moves import moved
 from hardpoint.bounds.operators.operator import Operator, Rising
 
 
@@ -64,7 +64,7 @@ def _pad_layer(call: Call, layer: Any) -> Operator:
 
 
 def _mirror_layer(mode: str) -> Any:
-    def read(call: Call, layer: Any) -> Moved:
+    def read(call: Call, layer: Any) -> Operator:
         return moved(_mirrored, call, tuple(layer.padding), mode)
 
     return read

@@ -7,15 +7,12 @@ terms. Several asserts hold together. What else a file says is refused with its 
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import math
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 from hardpoint.bounds.vnnlib.cases import Bound, Conjunction, Disjunction, Row, cases
 from hardpoint.bounds.vnnlib.property import Property
@@ -30,8 +27,6 @@ from hardpoint.bounds.vnnlib.terms import (
 )
 from hardpoint.core.errors import DataError
 
-MAX_BYTES = 1 << 28
-"""The longest text that is read, unpacked."""
 MAX_CASES = 20_000
 """The most cases that nested ``and`` and ``or`` may expand to."""
 MAX_DEPTH = 1000
@@ -43,26 +38,6 @@ _TOKEN = re.compile(r";[^\n]*|[()]|[^\s();]+")
 _VARIABLE = re.compile(r"([XY])_(0|[1-9][0-9]{0,8})")
 _COMPARISONS = ("<=", ">=", "<", ">")
 _ONE = Fraction(1)
-
-
-def read_vnnlib(path: str | Path) -> Property:
-    """The property in a ``.vnnlib`` file, which may be packed by gzip.
-
-    Raises:
-        DataError: when the file cannot be read, is too large unpacked, or says what is not understood; with the line.
-    """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if packed else path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read {path}: {reason}", "check the path, or download it again") from None
-    if len(content) > MAX_BYTES:
-        raise DataError(f"{path} holds more than {MAX_BYTES} bytes", "split the property into several")
-    return parse_vnnlib(content.decode("utf-8", "replace"), str(path))
 
 
 def parse_vnnlib(text: str, name: str = "the property") -> Property:
