@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hardpoint.bounds.branch.domains import Domains
+from hardpoint.bounds.branch.steepness import steepness
 from hardpoint.bounds.claim import Claim
 from hardpoint.bounds.crown import bent_values, crown_spans
 from hardpoint.bounds.graph import Graph
@@ -21,8 +22,8 @@ def bounded(
 ) -> tuple[Domains, Tensor]:
     """Linear bounds of the claim over each box, and where each bound is least, ``[m, ...]``.
 
-    The axis of each is the number of the input that its bound depends on most (Wang et al., "Formal security analysis of
-    neural networks using symbolic intervals", USENIX Security 2018: the largest smear).
+    The axis of each is the number of the input that the worst row may change most with (Wang et al., "Formal security
+    analysis of neural networks using symbolic intervals", USENIX Security 2018: the largest smear).
 
     Args:
         graph: the network.
@@ -38,7 +39,10 @@ def bounded(
     worst = claim.clause.unsqueeze(0) == clauses.argmin(1, keepdim=True)
     row = torch.where(worst, bounds, -torch.inf).argmax(1)
     every, width = torch.arange(len(box.low)), (box.high - box.low).flatten(1)
-    smear = width if linear.rows is None else linear.rows.dense().values.flatten(2).abs().sum(1) * width
+    steep = steepness(graph, spans, claim.rows.expand(len(box.low), -1, -1))
+    if steep is None and linear.rows is not None:
+        steep = linear.rows.dense().values.abs()
+    smear = width if steep is None else steep.flatten(2)[every, row] * width
     found = Domains(
         clauses.amin(1), box, {k: spans[k] for k in bent_values(graph)}, {}, Choice(), smear.argmax(1)
     )
