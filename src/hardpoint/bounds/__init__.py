@@ -6,6 +6,7 @@ from hardpoint.bounds.interval import intervals, margin_bounds
 from hardpoint.bounds.lipschitz import certified_radius, lipschitz_bound
 from hardpoint.bounds.operators import KNOWN
 from hardpoint.bounds.operators.operator import Interval, UnknownOperator
+from hardpoint.bounds.smoothing import Smoothed, SmoothedCertificates
 from hardpoint.bounds.tracing import traced
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "SLACK",
     "Graph",
     "Interval",
+    "Smoothed",
+    "SmoothedCertificates",
     "Step",
     "UnknownOperator",
     "certified_radius",
