@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -465,6 +466,12 @@ X = rand(3, 8)
 def test_what_cannot_be_asked_is_refused(arguments, error):
     with pytest.raises(error):
         Smoothed(mlp(), Gaussian(0.5)).certify(**arguments)
+
+
+def test_the_page_runs():
+    page = (Path(__file__).parents[3] / "docs" / "smoothing.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0].replace("10_000", "1000")
+    exec(compile(code, "smoothing.md", "exec"), {})
 
 
 def test_settings_that_mean_nothing_are_refused():

@@ -182,6 +182,13 @@ def test_what_is_far_from_the_target_is_settled_by_few_draws():
     assert not bool(estimator.look(ints(85), 100, aim).done)
 
 
+def test_what_too_few_draws_are_left_for_is_left():
+    estimator, aim = Anytime(most=100_000), goal(0.001, 0.84)
+    assert not bool(estimator.look(ints(8400), 10_000, aim).done)
+    assert bool(estimator.look(ints(58_800), 70_000, aim).done)
+    assert not bool(estimator.look(ints(59_150), 70_000, aim).done)
+
+
 def test_radii_are_left_when_they_are_known():
     estimator, aim = Anytime(), goal(0.001)
     assert not bool(estimator.look(ints(900), 1000, aim).done)

@@ -22,7 +22,8 @@ from hardpoint.core.errors import ConfigError
 
 _MOST = 10**8  # up to which the special functions are known to be exact enough
 _PATIENCE = 0.02  # looks are so far apart, as a share of the draws so far
-_GIVE_UP = math.log(100)  # one input in a hundred that could be proven is given up
+_GIVE_UP = math.log(100)  # one input in a hundred whose class is frequent enough is given up
+_HOPE = 2.5  # standard errors by which draws to come may be better than those seen
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Look(NamedTuple):
     """What draws show at one moment.
 
     Attributes:
-        low: float64 ``[m]``: the probability is proven to be this or more; 0 where nothing is, or not yet asked.
+        low: float64 ``[m]``: the probability is proven to be this or more; 0 where nothing is, or where it is not what
+            was asked for.
         done: bool ``[m]``: more draws are not needed, or would not help.
     """
 
@@ -140,8 +142,8 @@ class Fixed:
 class Anytime:
     """As many draws as an input needs, by a bound that holds at every moment (see ``sequence``).
 
-    Where a radius is asked for, an input is left when the radius is proven, or when a mirrored bet of 100 to 1 says
-    that it is not there. Otherwise when its radius is known: when what is proven is within ``tolerance`` of what is
+    Where a radius is asked for, an input is left when the radius is proven, when a mirrored bet of 100 to 1 says
+    that it is not there, or when the draws that are left are too few to hope for it. Otherwise when its radius is known: when what is proven is within ``tolerance`` of what is
     still possible with all draws, as a share of that or of the radius that a probability of 0.84 proves (σ, for
     Gaussian noise under L2), whichever is more.
 
@@ -171,11 +173,16 @@ class Anytime:
         if goal.target is None:
             low = self.proven(hits, at, goal)
             return Look(low, last | self._is_known(hits, at, low, goal))
-        done = last | ruled_out(hits, at, goal.target, goal.alpha)
-        done = done | (log_wealth_above(hits, at, goal.target) >= _GIVE_UP)
-        low = torch.zeros(hits.shape, dtype=torch.float64)
-        low[done] = self.proven(hits[done], at[done], goal.of(done))
-        return Look(low, done)
+        won = ruled_out(hits, at, goal.target, goal.alpha)
+        given_up = log_wealth_above(hits, at, goal.target) >= _GIVE_UP
+        too_late = ~ruled_out(self._hoped(hits, at), torch.full_like(at, self.most), goal.target, goal.alpha)
+        return Look(torch.where(won, goal.target, 0.0), won | last | given_up | too_late)
+
+    def _hoped(self, hits: Tensor, at: Tensor) -> Tensor:
+        """int64 ``[m]``: the hits among all draws, were those to come as frequent as can be hoped for."""
+        share = hits.double() / at
+        error = ((share * (1 - share) + 1 / at) / at).sqrt()
+        return hits + ((self.most - at) * (share + _HOPE * error).clamp(max=1.0)).ceil().long()
 
     def _is_known(self, hits: Tensor, at: Tensor, low: Tensor, goal: Goal) -> Tensor:
         """Whether the radius is known to the tolerance."""

@@ -103,7 +103,7 @@ class Sampler:
             new = look.done & (at[rows] == 0) | (look.low > low[rows])
             low[rows[new]], shown[rows[new]], at[rows[new]] = look.low[new], hits[rows[new]], taken
             rows = rows[~look.done]
-        return Counted(low, shown, at, samples)
+        return Counted(estimator.proven(shown, at, goal), shown, at, samples)
 
     def _hits(self, wanted: Tensor, rows: Tensor, start: int, stop: int) -> Tensor:
         """int64 ``[m]``: how many of the draws from ``start`` to before ``stop`` are answered as ``wanted``."""
