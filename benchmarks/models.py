@@ -55,8 +55,8 @@ def robust_cases() -> list[Case]:
     """Networks trained to be robust, each by another recipe, at the budget they were trained for."""
     return [
         Case("digits, hardened (PGD)", lambda: digits("hardened"), EPS, 0.01),
-        Case("MNIST WK17a (dual bounds)", lambda: _wk17a("mnist_wk17a.pth"), 0.1, 0.01),
-        Case("MNIST convex (dual bounds)", lambda: _wk17a("mnist_kw_convex.pth"), 0.1, 0.01),
+        Case("MNIST WK17a (dual bounds)", lambda: wk17a("mnist_wk17a.pth"), 0.1, 0.01),
+        Case("MNIST convex (dual bounds)", lambda: wk17a("mnist_kw_convex.pth"), 0.1, 0.01),
         Case("CIFAR-10 ResNet-2B (PGD)", _resnet2b, 2 / 255, 0.5 / 255),
         Case("MNIST LeNet5 (PGD)", lambda: lenet5("adv"), 0.3, 0.01),
         Case("MNIST SmallCNN (TRADES)", _small_cnn, 0.3, 0.01),
@@ -158,7 +158,7 @@ def lenet5(which: str) -> tuple[nn.Module, Tensor, Tensor]:
     return _loaded(LeNet5(), f"mnist_advertorch_{which}_lenet5.pt"), *mnist()
 
 
-def _wk17a(file: str) -> tuple[nn.Module, Tensor, Tensor]:
+def wk17a(file: str = "mnist_wk17a.pth") -> tuple[nn.Module, Tensor, Tensor]:
     """The network of Wong and Kolter (ICML 2018)."""
     network = nn.Sequential(
         nn.Conv2d(1, 16, 4, 2, 1),

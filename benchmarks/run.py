@@ -32,6 +32,7 @@ LONG = (
     "hardening",
     "hardening_ablation",
     "minimal_norms",
+    "smoothing",
     "stacks",
     "table_hardening",
     "tables",

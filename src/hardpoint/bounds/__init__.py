@@ -8,6 +8,7 @@ from hardpoint.bounds.operators import KNOWN
 from hardpoint.bounds.operators.operator import Interval, UnknownOperator
 from hardpoint.bounds.patches import Ablation, Blocks, Columns, DoubleMasking, Rows
 from hardpoint.bounds.poisoning import DeepPartition, FiniteAggregation, OfEstimator
+from hardpoint.bounds.smoothing import Smoothed, SmoothedCertificates
 from hardpoint.bounds.tracing import traced
 from hardpoint.bounds.trees import RowBox, TreeStatus, prove_monotone, tree_margins, verify_trees
 
@@ -25,6 +26,8 @@ __all__ = [
     "OfEstimator",
     "RowBox",
     "Rows",
+    "Smoothed",
+    "SmoothedCertificates",
     "Step",
     "TreeStatus",
     "UnknownOperator",
