@@ -16,7 +16,7 @@ from torch import Tensor
 from hardpoint.bounds.crown import bent_first, bent_values, both_ways, tightened, unstable
 from hardpoint.bounds.graph import Graph, Network
 from hardpoint.bounds.linear import Choice, Linear, backward
-from hardpoint.bounds.operators.operator import Curved, Interval, Slopes
+from hardpoint.bounds.operators.operator import Curved, Interval, Slopes, is_curved
 from hardpoint.bounds.rows import Dense, Rows
 
 _FADE = 0.98
@@ -157,12 +157,22 @@ def _narrowed(network: Network, spans: Sequence[Interval], place: int, ascent: A
     return Interval(low.view_as(span.low), high.view_as(span.high), span.outward)
 
 
+def renewed(graph: Graph, spans: Sequence[Interval], choice: Choice) -> Choice:
+    """The choice for other intervals: the slopes that nobody chooses are those of the intervals."""
+    slopes = dict(choice.slopes)
+    for k, curve in curves_before(graph, len(graph.steps)).items():
+        if k in slopes and not all(curve.freedom):
+            own, (low, high) = curve.slopes(spans[k]), curve.freedom
+            slopes[k] = Slopes(slopes[k].low if low else own.low, slopes[k].high if high else own.high)
+    return Choice(slopes, choice.prices)
+
+
 def curves_before(graph: Graph, place: int) -> Mapping[int, Curved]:
     """The curved steps up to a value, by the value that they take."""
     return {
         step.inputs[0]: step.operator
         for step in graph.steps[:place]
-        if isinstance(step.operator, Curved) and step.inputs[0]
+        if is_curved(step.operator) and step.inputs[0]
     }
 
 

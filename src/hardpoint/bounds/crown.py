@@ -10,7 +10,7 @@ from torch import Tensor
 from hardpoint.bounds.graph import Graph
 from hardpoint.bounds.interval import class_differences
 from hardpoint.bounds.linear import backward
-from hardpoint.bounds.operators.operator import Curved, Interval, Relaxable
+from hardpoint.bounds.operators.operator import Interval, is_curved, is_relaxable
 from hardpoint.bounds.rows import Dense, Patches, Rows
 
 _AT_ONCE = 64 * 2**20
@@ -87,7 +87,7 @@ def bent_values(graph: Graph) -> Sequence[int]:
         dict.fromkeys(
             place
             for step in graph.steps
-            if isinstance(step.operator, Curved | Relaxable)
+            if (is_curved(step.operator) or is_relaxable(step.operator))
             for place in step.inputs
             if place
         )
@@ -100,15 +100,16 @@ def unstable(graph: Graph, spans: Sequence[Interval], place: int) -> Tensor:
     wide = span.high > span.low
     bent = torch.zeros_like(wide)
     for step in graph.steps:
-        if place in step.inputs and isinstance(step.operator, Curved | Relaxable):
-            kinked = isinstance(step.operator, Curved) and step.operator.freedom[1] is False
+        if place in step.inputs and (is_curved(step.operator) or is_relaxable(step.operator)):
+            kinked = is_curved(step.operator) and step.operator.freedom[1] is False
             bent |= (span.low < 0) & (span.high > 0) if kinked else wide
     return bent
 
 
 def _has_curves(graph: Graph, place: int) -> bool:
     """Whether linear bounds can be tighter than intervals before ``place``: they always are after an affine step."""
-    return not isinstance(graph.steps[place - 1].operator, Curved | Relaxable)
+    before = graph.steps[place - 1].operator
+    return not (is_curved(before) or is_relaxable(before))
 
 
 def _refined(graph: Graph, spans: list[Interval], place: int) -> Interval:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hardpoint.bounds.graph import Graph
-from hardpoint.bounds.operators.operator import DOUBLE, SINGLE, Affine, Curved, Interval
+from hardpoint.bounds.operators.operator import DOUBLE, SINGLE, Interval, Operator, is_affine, is_curved
 from hardpoint.bounds.operators.pool import Largest
 
 _MOST = torch.finfo(torch.float32).max / 4
@@ -43,14 +43,14 @@ def execution_errors(graph: Graph, spans: Sequence[Interval]) -> Tensor:
     return errors[graph.output]
 
 
-def _passed(operator: object, spans: Sequence[Interval], errors: Sequence[Tensor]) -> Tensor:
+def _passed(operator: Operator, spans: Sequence[Interval], errors: Sequence[Tensor]) -> Tensor:
     """What becomes of the errors of what a step takes."""
-    if isinstance(operator, Affine):
+    if is_affine(operator):
         moved = operator.interval(*(Interval(-error, error, DOUBLE) for error in errors))
         nothing = [torch.zeros_like(error[:1]) for error in errors]
         constant = operator.interval(*(Interval(zero, zero, DOUBLE) for zero in nothing))
         return torch.maximum(moved.high - constant.low, constant.high - moved.low)
-    if isinstance(operator, Curved):
+    if is_curved(operator):
         (span,), (error,) = spans, errors
         wide = Interval(span.low - error, span.high + error)
         least, most = operator.steepness(wide)
@@ -60,9 +60,8 @@ def _passed(operator: object, spans: Sequence[Interval], errors: Sequence[Tensor
     return torch.full_like(spans[0].low, torch.inf).amax() * torch.ones_like(spans[0].low)
 
 
-def _own(operator: object, spans: Sequence[Interval]) -> Tensor:
+def _own(operator: Operator, spans: Sequence[Interval]) -> Tensor:
     """What a step rounds: what its interval in float32 is wider by."""
-    assert hasattr(operator, "interval")
     single = operator.interval(*(Interval(span.low, span.high, SINGLE) for span in spans))
     plain = operator.interval(*(Interval(span.low, span.high, DOUBLE) for span in spans))
     found: Tensor = torch.maximum(plain.low - single.low, single.high - plain.high)

@@ -24,10 +24,12 @@ from hardpoint.bounds.operators.operator import (
     Affine,
     Curved,
     Interval,
-    Relaxable,
     Rounding,
     Slopes,
     coarsest,
+    is_affine,
+    is_curved,
+    is_relaxable,
 )
 from hardpoint.bounds.rows import Dense, Rows
 
@@ -134,15 +136,15 @@ def backward(
             continue
         step, row = graph.steps[k - 1], held.pop(k)
         taken = [spans[i] for i in step.inputs]
-        if isinstance(step.operator, Curved):
+        if is_curved(step.operator):
             if seen is not None:
                 seen[step.inputs[0]] = row.dense().values.detach()
             parts: Sequence[Rows] = [
                 _curved(step.operator, row, taken[0], choice.slopes.get(step.inputs[0]), total)
             ]
-        elif isinstance(step.operator, Affine):
+        elif is_affine(step.operator):
             parts = _affine(step.operator, row, taken, total)
-        elif isinstance(step.operator, Relaxable):
+        elif is_relaxable(step.operator):
             found, shift = step.operator.relaxed(row.dense().values, *taken)
             parts = [Dense(part) for part in found]
             total.add(shift, row.terms)

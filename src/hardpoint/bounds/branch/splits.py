@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hardpoint.bounds.alpha import Ascent, raised
+from hardpoint.bounds.alpha import Ascent, raised, renewed
 from hardpoint.bounds.branch.domains import Domains
 from hardpoint.bounds.claim import Claim
 from hardpoint.bounds.crown import bent_values, tightened
@@ -166,7 +166,7 @@ def _rough(graph: Graph, claim: Claim, parts: Domains, seen: dict[int, Tensor] |
     known = {k: span.roughly(torch.float32) for k, span in parts.known.items()}
     spans = _spans(graph, replace(parts, box=parts.box.roughly(torch.float32), known=known))
     rows = claim.rows.float().expand(len(parts), -1, -1)
-    return backward(graph, spans, rows, None, parts.choice, seen).least(spans[0]) + claim.offset.float()
+    return backward(graph, spans, rows, None, renewed(graph, spans, parts.choice), seen).least(spans[0]) + claim.offset.float()
 
 
 def _settled(known: Mapping[int, Interval]) -> tuple[dict[int, Interval], Tensor]:

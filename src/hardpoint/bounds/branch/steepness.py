@@ -10,7 +10,7 @@ from torch import Tensor
 from hardpoint.bounds.graph import Graph
 from hardpoint.bounds.operators.affine import Weighted
 from hardpoint.bounds.operators.arithmetic import Difference, Scaled
-from hardpoint.bounds.operators.operator import Affine, Curved, Interval, Operator
+from hardpoint.bounds.operators.operator import Affine, Interval, Operator, is_affine, is_curved
 from hardpoint.bounds.rows import Dense
 
 
@@ -31,11 +31,11 @@ def steepness(graph: Graph, spans: Sequence[Interval], rows: Tensor) -> Tensor |
             continue
         step, (middle, radius) = graph.steps[k - 1], held.pop(k)
         taken = [spans[i] for i in step.inputs]
-        if isinstance(step.operator, Curved):
+        if is_curved(step.operator):
             least, most = (part.unsqueeze(1) for part in step.operator.steepness(taken[0]))
             half, centre = (most - least) / 2, (most + least) / 2
             parts = [(middle * centre, radius * centre.abs() + (middle.abs() + radius) * half)]
-        elif isinstance(step.operator, Affine):
+        elif is_affine(step.operator):
             size = _without_signs(step.operator)
             if size is None:
                 return None
@@ -60,6 +60,6 @@ def _without_signs(operator: Operator) -> Affine | None:
     if isinstance(operator, Scaled):
         factor = operator.factor
         return replace(operator, factor=None if factor is None else lambda: factor().abs(), shift=None)
-    if isinstance(operator, Difference) or not isinstance(operator, Affine):
+    if isinstance(operator, Difference) or not is_affine(operator):
         return None
     return operator

@@ -59,10 +59,10 @@ class Leaky(Rising):
         return True, False
 
     def within(self, x: Interval, slopes: Slopes) -> Slopes:
-        """Below, between the pieces' own, and the only right one where a single piece is left; above, the chord's."""
+        """Below, between the pieces' own, and the only right one where a single piece is left; above, any."""
         low, high = (x.low, x.high) if slopes.low.dim() == x.low.dim() else (x.low.unsqueeze(1), x.high.unsqueeze(1))
         chosen = torch.where(high <= 0, self.slope, slopes.low.clamp(self.slope, 1.0))
-        return Slopes(torch.where(low >= 0, 1.0, chosen), self.slopes(x).high)
+        return Slopes(torch.where(low >= 0, 1.0, chosen), slopes.high)
 
     def steepness(self, x: Interval) -> tuple[Tensor, Tensor]:
         least = torch.where(x.low >= 0, 1.0, self.slope).to(x.low.dtype)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -223,6 +223,37 @@ class Relaxable(Operator, Protocol):
         """Rows ``[n, S, ...]`` over the value as rows over each input, and a number ``[n, S]``, whose sum lies
         nowhere above the rows' over ``x``."""
         ...
+
+
+_FORMS: dict[tuple[type, type], bool] = {}
+
+
+def _is_a(operator: object, protocol: type) -> bool:
+    """As ``isinstance``, which looks every method up each time; what an operator is follows from its class."""
+    key = (type(operator), protocol)
+    if key not in _FORMS:
+        _FORMS[key] = isinstance(operator, protocol)
+    return _FORMS[key]
+
+
+def is_affine(operator: Operator) -> TypeGuard[Affine]:
+    """Whether it is ``Affine``."""
+    return _is_a(operator, Affine)
+
+
+def is_curved(operator: Operator) -> TypeGuard[Curved]:
+    """Whether it is ``Curved``."""
+    return _is_a(operator, Curved)
+
+
+def is_relaxable(operator: Operator) -> TypeGuard[Relaxable]:
+    """Whether it is ``Relaxable``."""
+    return _is_a(operator, Relaxable)
+
+
+def transposes(operator: Operator) -> TypeGuard[Transposes]:
+    """Whether it ``Transposes``."""
+    return _is_a(operator, Transposes)
 
 
 @runtime_checkable
