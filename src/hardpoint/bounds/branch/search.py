@@ -28,6 +28,8 @@ _FEW = 16
 """Inputs of so many numbers are cut themselves."""
 _BYTES = 512 * 2**20
 _TURNS = 4
+_QUICK = 0.5
+"""Seconds that bounding some parts together should take, or more."""
 
 Accepts = Callable[[Tensor], bool]
 """Whether a point ``[1, ...]`` that breaks the claim for the graph does so for the network."""
@@ -123,7 +125,7 @@ def settled(
 def _cut_inputs(search: _Search, box: Interval) -> Settled:
     waiting, done = Waiting(), torch.inf
     found, corner = boxes.bounded(search.network.exact, search.claim, box)
-    at_once = _at_once(search.network.exact, found, rows=4)
+    pace = _Pace(_at_once(search.network.exact, found, rows=4))
     while True:
         search.parts += len(found)
         is_open = ~(found.bound > 0)
@@ -138,12 +140,13 @@ def _cut_inputs(search: _Search, box: Interval) -> Settled:
         reason = _gives_up(search, waiting)
         if reason:
             return Settled(Answer.OPEN, waiting.worst, None, search.parts, reason)
-        parts = waiting.take(at_once)
+        parts = waiting.take(pace.begins())
         if bool((parts.box.high - parts.box.low).flatten(1).amax(1).min() < 1e-12):
             waiting.put(parts)
             return Settled(Answer.OPEN, waiting.worst, None, search.parts, "parts became points")
         halves, known = boxes.halves(parts)
         found, corner = boxes.bounded(search.network.exact, search.claim, halves, known)
+        pace.ends()
 
 
 def _split_units(search: _Search, box: Interval, spans: list[Interval]) -> Settled:
@@ -191,12 +194,12 @@ def _split_for(search: _Search, box: Interval, spans: list[Interval], bound: Ten
     waiting.put(splits.root(network.exact, box, spans, start.choice, bound))
     if not places:
         return Settled(Answer.OPEN, waiting.worst, None, 1, "the network has no units that can be split")
-    at_once = _at_once(network.exact, waiting.parts[0], rows=8 * search.claim.rows.shape[1])
+    pace = _Pace(_at_once(network.exact, waiting.parts[0], rows=8 * search.claim.rows.shape[1]))
     while len(waiting):
         reason = _gives_up(search, waiting)
         if reason:
             return Settled(Answer.OPEN, waiting.worst, None, search.parts, reason)
-        parts = waiting.take(at_once)
+        parts = waiting.take(pace.begins())
         unit, is_leaf = splits.chosen(network, search.claim, parts, places, tried=3)
         for row in is_leaf.nonzero().flatten().tolist():
             leaf = solved(network.exact, search.claim, parts.of(torch.tensor([row])))
@@ -216,7 +219,33 @@ def _split_for(search: _Search, box: Interval, spans: list[Interval], bound: Ten
             is_open = ~(found.bound > 0)
             done = min(done, float(torch.where(is_open, torch.inf, found.bound).min()))
             waiting.put(found.of(is_open))
+        pace.ends()
     return Settled(Answer.PROVEN, done, None, search.parts)
+
+
+@dataclass
+class _Pace:
+    """How many parts are bounded together: as many as pay, and no more than the clock is looked at often enough.
+
+    Attributes:
+        most: what memory allows.
+        size: now.
+    """
+
+    most: int
+    size: int = 16
+    began: float = 0.0
+
+    def begins(self) -> int:
+        self.began = time.monotonic()
+        return self.size
+
+    def ends(self) -> None:
+        spent = time.monotonic() - self.began
+        if spent < _QUICK:
+            self.size = min(2 * self.size, self.most)
+        elif spent > 4 * _QUICK:
+            self.size = max(self.size // 2, 1)
 
 
 def _gives_up(search: _Search, waiting: Waiting) -> str:
