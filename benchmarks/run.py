@@ -26,6 +26,7 @@ NAMES = ("pgd", "trap", "overhead", "memory", "startup")
 LONG = (
     "architecture_search",
     "autoattack",
+    "bounds",
     "certified_training",
     "detectors",
     "ensembles",
