@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import math
+import os
 import time
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from hardpoint import __version__
 from hardpoint.assess.assess import as_dataset
 from hardpoint.assess.environment import describe_environment
 from hardpoint.assess.progress import Progress, shown_progress
-from hardpoint.bounds.ball import allowed
-from hardpoint.bounds.certified import in_double, provable
-from hardpoint.bounds.graph import Network
-from hardpoint.bounds.tracing import traced
 from hardpoint.certify.cascade import STAGES, Batch, Method, Plan
+from hardpoint.certify.parts import Kept, Part
+from hardpoint.certify.planning import gathered, planned
 from hardpoint.certify.result import CertifyResult
-from hardpoint.core.errors import BadModelOutput, ConfigError, DataError, ModelError, NothingToTest, ThreatError
-from hardpoint.core.rows import chunks
+from hardpoint.core.errors import ConfigError
 from hardpoint.data import Dataset
 from hardpoint.engine.guard import full_precision, preserved_random_state
-from hardpoint.evidence.certificate import Certificate, CertificateRecord, Level, StageOutcome, merged
-from hardpoint.models.loading import load_model
+from hardpoint.evidence.certificate import (
+    Certificate,
+    CertificateRecord,
+    Level,
+    StageOutcome,
+    Standing,
+    merged,
+)
+from hardpoint.evidence.store import RunFolder
 from hardpoint.models.torch import TorchModel
-from hardpoint.threats.goals import Untargeted
 from hardpoint.threats.perturbation import Perturbation
 from hardpoint.threats.threat import Threat
-
-E = TypeVar("E", Level, Method)
 
 
 def certify(
@@ -45,11 +48,16 @@ def certify(
     batch_size: int = 64,
     progress: bool | Progress = True,
     name: str | None = None,
+    gate: float | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    header: Mapping[str, Any] | None = None,
 ) -> CertifyResult:
     """Prove of each input that no allowed change makes the model answer another class, or find a change that does.
 
-    Stages, each on what the ones before left: the clean answer, an attack, interval bounds, linear bounds (CROWN), lines
-    chosen for each bound (alpha-CROWN), a longer attack, branch and bound. All bounds that count are computed in float64.
+    Stages, each on what the ones before left: the clean answer, an attack, interval bounds, linear bounds (CROWN),
+    lines chosen for each bound (alpha-CROWN), a longer attack, branch and bound. All bounds that count are computed in
+    float64.
 
     Args:
         model: a network of layers that bounds are known for, in evaluation mode, or a ``TorchModel`` or
@@ -63,12 +71,17 @@ def certify(
         seed: of the points that attacks begin at.
         batch_size: inputs that are bounded together.
         progress: whether to show progress on stderr, or a ``Progress`` of your own.
-        name: what the run is called in reports; the threat's name by default.
+        name: what the proofs are called in reports and folders; the threat's name by default.
+        gate: the proven share asked for, for reports.
+        run_dir: a folder that keeps what is proven, batch by batch.
+        resume: go on with the proofs in ``run_dir``; the standings are those of a run that was not interrupted.
+        header: what else the folder and reports say of the run.
 
     Raises:
         UnknownOperator: for a part of the network that no bound is known for, naming it and its line.
         ThreatError: for a threat that bounds say nothing about.
         DataError, ModelError, ConfigError: for inputs, models and settings that cannot be used.
+        RunError: for a folder that holds another run, or cannot be written.
 
     >>> net = nn.Sequential(nn.Linear(1, 2)).eval().requires_grad_(False)
     >>> _ = net[0].weight.copy_(torch.tensor([[-1.0], [1.0]])), net[0].bias.copy_(torch.tensor([0.5, -0.5]))
@@ -78,24 +91,64 @@ def certify(
     ['robust', 'vulnerable']
     """
     data = as_dataset(x, y)
-    inputs, labels = _gathered(data)
-    plan = _planned(model, inputs, labels, threat, method, soundness, seconds_per_input, seed)
+    inputs, labels = gathered(data)
+    plan = planned(model, inputs, labels, threat, method, soundness, seconds_per_input, seed)
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}", "give 1 or more")
-    batches: list[Batch] = []
-    outcomes: list[StageOutcome] = []
+    if gate is not None and not 0 <= gate <= 1:
+        raise ConfigError(f"gate is {gate}", "give a share from 0 to 1")
+    name = name or plan.perturbation.name
+    told = {"environment": describe_environment(), "code": _as_code(plan), **(header or {})}
+    run = None if run_dir is None else RunFolder(run_dir)
+    kept = None if run is None else _begun(run, name, plan, data, batch_size, told, resume)
+    parts: list[Part] = []
     with preserved_random_state(), full_precision(), shown_progress(progress) as display:
-        display.begin("certify", len(inputs))
-        for part, of_part in zip(chunks(inputs, batch_size), chunks(labels, batch_size), strict=True):
-            batch = Batch.of(plan, part, of_part)
-            outcomes += _met(plan, batch)
-            batches.append(batch)
-            display.advance(len(part))
-        record = _record(plan, batches, outcomes, name)
+        display.begin(f"certify {name}", len(inputs))
+        for start in range(0, len(inputs), batch_size):
+            x_here, y_here = inputs[start : start + batch_size], labels[start : start + batch_size]
+            part = None if kept is None else kept.get(start, len(x_here))
+            if part is None:
+                batch = Batch.of(plan, x_here, y_here)
+                part = _part(batch, _met(plan, batch), start)
+                if kept is not None:
+                    kept.put(part)
+            parts.append(part)
+            display.advance(len(x_here))
+        record = _record(plan, parts, name, gate, data)
         display.end(f"{record.certified.value:.1%} proven")
-    header = {"environment": describe_environment(), "code": _as_code(plan, soundness)}
-    witnesses = torch.cat([batch.witness for batch in batches])
-    return CertifyResult(record, header, plan, inputs, labels, witnesses)
+    broken, points = torch.cat([part.broken for part in parts]), torch.cat([part.points for part in parts])
+    if run is not None:
+        run.write_certificates(record, {"index": broken.numpy(), "point": points.numpy()})
+    return CertifyResult(record, told, plan, inputs, labels, inputs.index_copy(0, broken, points))
+
+
+def _begun(
+    run: RunFolder,
+    name: str,
+    plan: Plan,
+    data: Dataset,
+    batch_size: int,
+    header: Mapping[str, Any],
+    resume: bool,
+) -> Kept:
+    """The folder for the parts, where the run that is to be resumed is this one."""
+    folder = run.certificate_parts(name)
+    identity = {
+        "hardpoint": __version__,
+        "model": plan.model.describe(),
+        "data": data.describe(),
+        "threat": plan.perturbation.describe(),
+        "level": plan.level.value,
+        "method": plan.method.value,
+        "seconds_per_input": plan.seconds,
+        "seed": plan.seed,
+        "batch_size": batch_size,
+    }
+    if resume and (folder.path / "plan.json").exists():
+        folder.begin(identity)  # work under another plan is refused before anything is written
+    run.begin({"certificates": [name], **header}, resume=resume)
+    folder.begin(identity)
+    return Kept(folder)
 
 
 def _met(plan: Plan, batch: Batch) -> list[StageOutcome]:
@@ -114,101 +167,41 @@ def _met(plan: Plan, batch: Batch) -> list[StageOutcome]:
     return outcomes
 
 
-def _record(
-    plan: Plan, batches: list[Batch], outcomes: list[StageOutcome], name: str | None
-) -> CertificateRecord:
-    certificates, start = [], 0
-    for batch in batches:
-        certificates += [
-            Certificate(
-                start + i,
-                int(batch.y[i]),
-                batch.standing[i],
-                float(batch.bound[i]),
-                batch.stage[i],
-                float(batch.seconds[i]),
-                batch.reason[i],
-            )
-            for i in range(len(batch.x))
-        ]
-        start += len(batch.x)
+def _part(batch: Batch, stages: list[StageOutcome], start: int) -> Part:
+    certificates = tuple(
+        Certificate(
+            start + i,
+            int(batch.y[i]),
+            batch.standing[i],
+            float(batch.bound[i]),
+            batch.stage[i],
+            float(batch.seconds[i]),
+            batch.reason[i],
+        )
+        for i in range(len(batch.x))
+    )
+    fell = [i for i, standing in enumerate(batch.standing) if standing is Standing.VULNERABLE]
+    rows = torch.tensor(fell, dtype=torch.int64)
+    return Part(certificates, merged(stages), rows + start, batch.witness[rows])
+
+
+def _record(plan: Plan, parts: list[Part], name: str, gate: float | None, data: Dataset) -> CertificateRecord:
     return CertificateRecord(
-        name=name or plan.perturbation.name,
+        name=name,
         threat=plan.perturbation.describe(),
         level=plan.level,
         method=plan.method.value,
         seconds_per_input=plan.seconds,
-        stages=merged(outcomes),
-        certificates=tuple(certificates),
+        stages=merged([stage for part in parts for stage in part.stages]),
+        certificates=tuple(each for part in parts for each in part.certificates),
+        gate=gate,
+        model=plan.model.describe(),
+        data=data.describe(),
     )
 
 
-def _planned(
-    model: nn.Module | TorchModel | str,
-    x: Tensor,
-    y: Tensor,
-    threat: Threat | Perturbation,
-    method: Method | str,
-    soundness: Level | str,
-    seconds: float,
-    seed: int,
-) -> Plan:
-    found = load_model(model)
-    if not isinstance(found, TorchModel):
-        raise ModelError(
-            f"{type(found).__name__} is no torch network, which is what bounds are known for",
-            "give the module itself; ONNX files have `hardpoint certify --onnx`, trees hardpoint.bounds.trees",
-        )
-    known = provable(found, x, y)
-    wanted = Threat.of(threat)
-    if not isinstance(wanted.goal, Untargeted):
-        raise ThreatError("a targeted threat cannot be certified", "certify against the untargeted one: it holds more")
-    if not math.isfinite(wanted.perturbation.eps) or not 0 < seconds < math.inf:
-        raise ConfigError(
-            f"eps is {wanted.perturbation.eps}, seconds_per_input is {seconds}", "give finite numbers above 0"
-        )
-    allowed(x[:1], known.box, wanted.perturbation)  # refuses what has no bounds
-    with full_precision():
-        exact = traced(in_double(known.module), x[:1].double())
-        quick = traced(in_double(known.module).float(), x[:1].float())
-        answer = exact(x[:1].double())
-    if answer.dim() != 2:
-        raise BadModelOutput(
-            f"each input has scores of shape {tuple(answer.shape[1:])}", "return [n, classes]"
-        )
-    classes = answer.shape[1]
-    if int(y.max()) >= max(2, classes):
-        raise DataError(f"there is a label {int(y.max())}, the model has {classes} classes", "give labels it has")
-    return Plan(
-        known,
-        Network(exact, quick),
-        wanted.perturbation,
-        classes,
-        _parsed(Level, soundness, "soundness"),
-        _parsed(Method, method, "method"),
-        float(seconds),
-        seed,
-    )
-
-
-def _gathered(data: Dataset) -> tuple[Tensor, Tensor]:
-    """All inputs and labels of a data set, on the processor."""
-    if not len(data):
-        raise NothingToTest("there are no inputs", "give at least one")
-    x, y = data.rows(torch.arange(len(data)))
-    return x.cpu(), y.cpu().long()
-
-
-def _parsed(kind: type[E], value: E | str, what: str) -> E:
-    try:
-        return kind(value)
-    except ValueError:
-        names = ", ".join(repr(each.value) for each in kind)
-        raise ConfigError(f"{what} is {value!r}", f"give one of {names}") from None
-
-
-def _as_code(plan: Plan, soundness: Level | str) -> str:
+def _as_code(plan: Plan) -> str:
     return (
         f"hp.certify(model, x, y, threat={plan.perturbation!r}, method={plan.method.value!r}, "
-        f"soundness={Level(soundness).value!r}, seconds_per_input={plan.seconds:g}, seed={plan.seed})"
+        f"soundness={plan.level.value!r}, seconds_per_input={plan.seconds:g}, seed={plan.seed})"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from hardpoint.certify.cascade import STAGES, Batch, Plan, verified
+from hardpoint.core.rows import chunks
+from hardpoint.engine.guard import full_precision
 from hardpoint.evidence.certificate import Certificate, CertificateRecord, Standing
 from hardpoint.evidence.rate import Rate
 
@@ -72,6 +74,7 @@ class CertifyResult:
 
         The stages draw nothing at random; branch and bound is given twice the time it had.
         """
+        plan = replace(self._plan, seconds=2 * self._plan.seconds)
         holds = torch.ones(len(self._x), dtype=torch.bool)
         by_stage: dict[str, list[int]] = {}
         for each in self.certificates:
@@ -79,14 +82,15 @@ class CertifyResult:
                 by_stage.setdefault(each.stage, []).append(each.index)
         for name, places in by_stage.items():
             stage = next(run for known, _, run in STAGES if known == name)
-            for some in torch.tensor(places).split(32):
-                batch = Batch.of(self._plan, self._x[some], self._y[some])
-                stage(self._plan, batch, torch.arange(len(some)))
+            for some in chunks(torch.tensor(places), 32):
+                batch = Batch.of(plan, self._x[some], self._y[some])
+                with full_precision():
+                    stage(plan, batch, torch.arange(len(some)))
                 again = [standing is Standing.ROBUST for standing in batch.standing]
                 holds[some] = torch.tensor(again)
         fell = self.vulnerable
         if bool(fell.any()):
-            holds[fell] = verified(self._plan, self._x[fell], self._y[fell], self._witnesses[fell])
+            holds[fell] = verified(plan, self._x[fell], self._y[fell], self._witnesses[fell])
         return holds
 
     def report(self, path: str | Path) -> Path:

@@ -225,6 +225,14 @@ class SearchSettings(Table):
     operations: AtLeastOne | None = None
 
 
+class CertifySettings(Table):
+    """``[certify]``: how proofs are sought, for which network they are to hold, and how long one may take."""
+
+    method: Literal["auto", "interval", "crown", "alpha", "branch"] = "auto"
+    soundness: Literal["real", "rigorous", "deployed"] = "real"
+    seconds_per_input: Positive = 20.0
+
+
 class RunSettings(Table):
     """``[run]``: how hard to try, and where the evidence goes."""
 
@@ -260,6 +268,7 @@ class Settings(Table):
     defence: DefenceSettings = DefenceSettings()
     harden: HardenSettings = HardenSettings()
     search: SearchSettings = SearchSettings()
+    certify: CertifySettings = CertifySettings()
     threats: tuple[ThreatSettings, ...] = ()
     run: RunSettings = RunSettings()
     gate: GateSettings = GateSettings()
@@ -273,6 +282,7 @@ SECTIONS: dict[str, type[Table]] = {
     "defence": DefenceSettings,
     "harden": HardenSettings,
     "search": SearchSettings,
+    "certify": CertifySettings,
     "run": RunSettings,
     "gate": GateSettings,
     "report": ReportSettings,

@@ -10,8 +10,16 @@ from typing import Any
 
 from hardpoint.cli.console import say, say_json
 from hardpoint.cli.exits import Exit
+from hardpoint.cli.runs import Verb
 from hardpoint.core.errors import NothingToTest
-from hardpoint.evidence import Assessment, DefenceRecord, RunFolder, SearchRecord, TrainingRecord
+from hardpoint.evidence import (
+    Assessment,
+    CertificateRecord,
+    DefenceRecord,
+    RunFolder,
+    SearchRecord,
+    TrainingRecord,
+)
 from hardpoint.evidence.store import write_atomically
 from hardpoint.report import compare, junit, sarif, summary_json, write_comparison_html
 from hardpoint.report.html import page_of
@@ -26,19 +34,25 @@ def _json_text(value: dict[str, Any]) -> str:
 
 
 _Held = tuple[
-    list[Assessment], dict[str, Any], list[DefenceRecord], TrainingRecord | None, SearchRecord | None
+    list[Assessment],
+    dict[str, Any],
+    list[DefenceRecord],
+    TrainingRecord | None,
+    SearchRecord | None,
+    list[CertificateRecord],
 ]
 _WRITERS: dict[str, Callable[[_Held], str]] = {
     "html": lambda held: page_of(*held),
-    "json": lambda held: _json_text(summary_json(*held[:3])),
-    "sarif": lambda held: _json_text(sarif(*held[:2])),
-    "junit": lambda held: junit(*held[:2]),
+    "json": lambda held: _json_text(summary_json(*held[:3], held[5])),
+    "sarif": lambda held: _json_text(sarif(*held[:2], held[5])),
+    "junit": lambda held: junit(*held[:2], held[5]),
 }
 
 
 def _held(run: RunFolder) -> _Held:
-    """What a run folder holds: finished assessments, header, and what is known of defences, a training, a search."""
-    return run.read(), run.header(), run.defences(), run.training(), run.search()
+    """What a run folder holds: finished assessments, header, and what is known of defences, a training, a search,
+    and what was proven."""
+    return run.read(), run.header(), run.defences(), run.training(), run.search(), run.certificates()
 
 
 def write_formats(run: RunFolder, formats: Sequence[str] = FORMS) -> dict[str, Path]:
@@ -60,9 +74,11 @@ def run(
     """Rebuild the report of the run in ``path``, or compare it with ``other``."""
     first = RunFolder(path)
     held = _held(first)
-    if not held[0]:
+    if not held[0] and not held[5]:
+        verb = Verb.of(first)
+        missing = "certificate" if verb is Verb.CERTIFY else "assessment"
         raise NothingToTest(
-            f"{path} holds no finished assessment", "finish it with: hardpoint assess --resume"
+            f"{path} holds no finished {missing}", f"finish it with: hardpoint {verb.value} --resume"
         )
     if other is not None:
         page, written = _compare(first, RunFolder(other), out)

@@ -71,12 +71,15 @@ class Verb(Enum):
     ASSESS = "assess"
     HARDEN = "harden"
     SEARCH = "search"
+    CERTIFY = "certify"
 
     @classmethod
     def of(cls, run: RunFolder) -> Verb:
         """By what the folder holds."""
         if run.search_path.exists():
             return cls.SEARCH
+        if run.certificates_path.exists() and not (run.path / "assessments").exists():
+            return cls.CERTIFY
         return cls.HARDEN if run.training_path.exists() else cls.ASSESS
 
 

@@ -10,6 +10,7 @@ from hardpoint.evidence.assessment import (
     Status,
     Verdict,
 )
+from hardpoint.evidence.certificate import Certificate, CertificateRecord, Level, Standing
 from hardpoint.evidence.defence import DefenceRecord, PartKind, PartRecord, StackPart, ThresholdRecord, Worth
 from hardpoint.evidence.finding import Finding, Severity, finding
 from hardpoint.evidence.rate import Rate
@@ -20,12 +21,15 @@ from hardpoint.evidence.training import Epoch, TrainingRecord
 __all__ = [
     "Assessment",
     "AssessmentFolder",
+    "Certificate",
+    "CertificateRecord",
     "Check",
     "CurvePoint",
     "DefenceRecord",
     "Epoch",
     "Examples",
     "Finding",
+    "Level",
     "Outcomes",
     "PartKind",
     "PartRecord",
@@ -35,6 +39,7 @@ __all__ = [
     "Severity",
     "StackPart",
     "StageRecord",
+    "Standing",
     "Status",
     "ThresholdRecord",
     "TrainingRecord",

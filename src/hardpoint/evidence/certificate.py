@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
+from hardpoint.evidence.assessment import Verdict
 from hardpoint.evidence.rate import Rate
 
 CERTIFICATES_SCHEMA_VERSION = 1
@@ -99,6 +100,8 @@ class CertificateRecord:
         stages: in order.
         certificates: one per input.
         notes: what a reader must know besides.
+        gate: the proven share asked for; None for none.
+        model, data: what they say of themselves.
     """
 
     name: str
@@ -109,6 +112,9 @@ class CertificateRecord:
     stages: tuple[StageOutcome, ...]
     certificates: tuple[Certificate, ...]
     notes: tuple[str, ...] = ()
+    gate: float | None = None
+    model: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
 
     def count(self, *standings: Standing) -> int:
         """How many inputs stand so."""
@@ -129,6 +135,19 @@ class CertificateRecord:
     def unbroken(self) -> Rate:
         """Share of inputs that no point was found to break: robust accuracy is at most this."""
         return Rate.of(self.count(Standing.ROBUST, Standing.UNKNOWN), len(self.certificates))
+
+    @property
+    def seconds(self) -> float:
+        """Of the clock, all stages together."""
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Passes where the proven share reaches the gate, or none was set; fails where it could not even if all that is
+        unknown were proven; between them nothing is decided."""
+        if self.gate is None or self.certified.value >= self.gate:
+            return Verdict.PASS
+        return Verdict.FAIL if self.unbroken.value < self.gate else Verdict.WARN
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -156,6 +175,9 @@ class CertificateRecord:
             stages=tuple(StageOutcome(**stage) for stage in value["stages"]),
             certificates=tuple(_certificate(each) for each in value["certificates"]),
             notes=tuple(value["notes"]),
+            gate=value["gate"],
+            model=value["model"],
+            data=value["data"],
         )
 
 

@@ -10,6 +10,8 @@ Layout::
     RUN/defences/NAME.json                what the parts of a defended model are worth
     RUN/training/record.json              what happened in a robust training (hardpoint.harden keeps more beside it)
     RUN/search/record.json                what a search for an architecture has tried
+    RUN/certificates/NAME.json            what was proven, input by input; NAME.npz holds the points that break some
+    RUN/certificates/NAME/                while it is made: plan.json and units/*.npz, as for assessments
 
 Every file is written beside its place and renamed into it, so a file that exists is complete.
 """
@@ -33,6 +35,7 @@ from numpy.typing import NDArray
 
 from hardpoint.core.errors import RunError
 from hardpoint.evidence.assessment import SCHEMA_VERSION, Assessment, Examples, Outcomes
+from hardpoint.evidence.certificate import CERTIFICATES_SCHEMA_VERSION, CertificateRecord
 from hardpoint.evidence.defence import DEFENCE_SCHEMA_VERSION, DefenceRecord
 from hardpoint.evidence.search import SEARCH_SCHEMA_VERSION, SearchRecord
 from hardpoint.evidence.training import TRAINING_SCHEMA_VERSION, TrainingRecord
@@ -240,7 +243,8 @@ class RunFolder:
         return (self.path / "run.json").exists()
 
     def begin(self, header: Mapping[str, Any], *, resume: bool) -> None:
-        """Start a run, or continue one, whose header stays; ``header["assessments"]`` names what is planned.
+        """Start a run, or continue one, whose header stays; ``header["assessments"]`` and ``header["certificates"]``
+        name what is planned.
 
         Raises:
             RunError: when the folder already holds a run and ``resume`` is off, or cannot be written.
@@ -253,8 +257,13 @@ class RunFolder:
         if not self.exists and self._holds_something():
             raise RunError(f"{self.path} is not empty and holds no run", "give an empty or new folder")
         if self.exists:
-            names = dict.fromkeys([*self.header().get("assessments", []), *planned])
-            self.update(status="running", assessments=list(names))
+            proofs = [str(name) for name in header.get("certificates", [])]
+            names = {
+                key: list(dict.fromkeys([*self.header().get(key, []), *more]))
+                for key, more in (("assessments", planned), ("certificates", proofs))
+                if more or key == "assessments"
+            }
+            self.update(status="running", **names)
             return
         write_json(
             self.path / "run.json",
@@ -280,10 +289,14 @@ class RunFolder:
 
     def close(self, name: str, *, complete: bool) -> None:
         """Enter that the assessment ``name`` has ended; the run is finished when all it planned are."""
-        names = list(dict.fromkeys([*self.header()["assessments"], name]))
-        done = all(self.assessment(str(n)).is_finished for n in names)
-        status = "out of budget" if not complete else "finished" if done else "running"
-        self.update(status=status, assessments=names)
+        self.update(assessments=list(dict.fromkeys([*self.header()["assessments"], name])))
+        self.update(status="out of budget" if not complete else self._status())
+
+    def _status(self) -> str:
+        header = self.header()
+        done = all(self.assessment(str(n)).is_finished for n in header.get("assessments", []))
+        proven = all(self._certificate(str(n)).exists() for n in header.get("certificates", []))
+        return "finished" if done and proven else "running"
 
     def assessment(self, name: str) -> AssessmentFolder:
         """The folder of the assessment ``name``; raises ``RunError`` for a name that is no plain file name."""
@@ -346,6 +359,47 @@ class RunFolder:
     def write_search(self, record: SearchRecord) -> None:
         """Write what a search has tried so far."""
         write_json(self.search_path / "record.json", record.to_json())
+
+    @property
+    def certificates_path(self) -> Path:
+        """Where proofs are kept."""
+        return self.path / "certificates"
+
+    def _certificate(self, name: str) -> Path:
+        return self.certificates_path / f"{_plain_name(name)}.json"
+
+    def certificate_parts(self, name: str) -> AssessmentFolder:
+        """Where the finished parts of the proofs ``name`` are, before they are whole."""
+        return AssessmentFolder(self.certificates_path / _plain_name(name))
+
+    def write_certificates(self, record: CertificateRecord, witnesses: Mapping[str, NDArray[Any]]) -> None:
+        """Write what was proven, and the points that break inputs: ``index`` ``[k]`` and ``point`` ``[k, ...]``."""
+        file = self._certificate(record.name)
+        write_atomically(file.with_name(f"{record.name}.npz"), _npz(witnesses))
+        write_json(file, record.as_json())
+        self.update(status=self._status())
+
+    def certificates(self) -> list[CertificateRecord]:
+        """Every finished record of proofs, in the order they were planned, then by name.
+
+        Raises:
+            RunError: when one is damaged or from another version.
+        """
+        planned = [str(name) for name in self.header().get("certificates", [])] if self.exists else []
+        held = sorted(p.stem for p in self.certificates_path.glob("*.json") if _FILE.match(p.name))
+        read = (self.certificate(name) for name in dict.fromkeys([*planned, *held]))
+        return [record for record in read if record is not None]
+
+    def certificate(self, name: str) -> CertificateRecord | None:
+        """What was proven under ``name``; None where nothing is finished. Raises ``RunError`` as ``certificates``."""
+        cure = "delete it and certify again with --resume"
+        return _record(
+            self._certificate(name), CERTIFICATES_SCHEMA_VERSION, CertificateRecord.from_json, cure
+        )
+
+    def witnesses(self, name: str) -> dict[str, NDArray[Any]]:
+        """``index`` ``[k]`` and ``point`` ``[k, ...]``: allowed points that break the model."""
+        return _read_npz(self._certificate(name).with_name(f"{name}.npz"))
 
     def search(self) -> SearchRecord | None:
         """What the search of this run has tried; None where there was none.

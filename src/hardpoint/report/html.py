@@ -14,9 +14,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from hardpoint.evidence import Assessment, DefenceRecord, SearchRecord, TrainingRecord
+from hardpoint.evidence import Assessment, CertificateRecord, DefenceRecord, SearchRecord, TrainingRecord
 from hardpoint.evidence.store import finite, write_atomically
 from hardpoint.report import words
+from hardpoint.report.certificate_view import CertificateView, certificate_view
+from hardpoint.report.certificate_words import certified_model
 from hardpoint.report.curves import drawn
 from hardpoint.report.defences import DefenceView, defence_view
 from hardpoint.report.reading import (
@@ -95,13 +97,14 @@ def write_html(
     defences: Sequence[DefenceRecord] = (),
     training: TrainingRecord | None = None,
     search: SearchRecord | None = None,
+    certificates: Sequence[CertificateRecord] = (),
 ) -> Path:
     """Write the report page of a run; returns where it is.
 
     Of the header the page shows ``command`` and ``code`` (how to repeat the run, at a shell and in Python),
     ``created``, ``status``, ``environment`` (its strings, and its ``versions`` by name), ``assessments`` (the
     planned names), and the whole of it folded away. What was measured of ``defences`` comes first,
-    then what happened in ``training`` or in ``search``.
+    then what was proven, and what happened in ``training`` or in ``search``.
     Examples are left out, and the page says so, where it would exceed 2 MB.
 
     Raises:
@@ -112,7 +115,7 @@ def write_html(
     ...     write_html(Path(folder) / "report.html", [], {"created": "2025-01-01"}).name
     'report.html'
     """
-    page = page_of(assessments, header, defences, training, search)
+    page = page_of(assessments, header, defences, training, search, certificates)
     target = Path(path)
     write_atomically(target, page.encode("utf-8"))
     return target
@@ -124,6 +127,7 @@ def page_of(
     defences: Sequence[DefenceRecord] = (),
     training: TrainingRecord | None = None,
     search: SearchRecord | None = None,
+    certificates: Sequence[CertificateRecord] = (),
 ) -> str:
     """The report page as text, at most 2 MB where leaving out examples and class bars achieves that."""
     page = ""
@@ -134,7 +138,8 @@ def page_of(
         curves = Markup(drawn(training.epochs)) if training is not None and training.epochs else None
         tradeoff = Markup(tradeoff_drawn(search)) if search is not None else None
         learned = {"training": training, "curves": curves, "search": search, "tradeoff": tradeoff}
-        page = render("report.html.j2", **_values(sections, views, header, detail), **learned)
+        proofs = [certificate_view(c, i) for i, c in enumerate(certificates, start=1)]
+        page = render("report.html.j2", **_values(sections, views, proofs, header, detail), **learned)
         if len(page.encode("utf-8")) <= MAX_BYTES:
             break
     return page
@@ -143,24 +148,30 @@ def page_of(
 def _values(
     sections: Sequence[Section],
     defences: Sequence[DefenceView],
+    proofs: Sequence[CertificateView],
     header: Mapping[str, Any],
     detail: Detail,
 ) -> dict[str, Any]:
     assessments = [s.record for s in sections]
     covered = {name for view in defences for name in view.covers}
+    certificates = [p.record for p in proofs]
+    told: list[Assessment | CertificateRecord] = [*assessments, *certificates]
     hashes = {(s.model, str(s.record.model.get("sha256") or "")) for s in sections}
-    data = {(data_name(a), str(a.data.get("sha256") or "")) for a in assessments}
+    hashes |= {(certified_model(c), str(c.model.get("sha256") or "")) for c in certificates}
+    data = {(data_name(r), str(r.data.get("sha256") or "")) for r in told}
+    names = [network_name(a) for a in assessments] + [certified_model(c) for c in certificates]
     lines = json.dumps(finite(dict(header)), indent=1, ensure_ascii=False, default=str).splitlines()
     return {
         "sections": sections,
         "defences": defences,
         "cards": [s for s in sections if s.record.name not in covered],
-        "networks": list(dict.fromkeys(network_name(a) for a in assessments)),
+        "proofs": proofs,
+        "networks": list(dict.fromkeys(names)),
         "models": list(dict.fromkeys(model_name(a) for a in assessments)),
-        "threats": len({(threat_name(a), a.threat.get("access")) for a in assessments}),
-        "inputs": _inputs(assessments),
-        "missing": unfinished(assessments, header),
-        "verdict": overall(assessments, header),
+        "threats": len({(threat_name(a), a.threat.get("access")) for a in assessments}) or len(proofs),
+        "inputs": _inputs(told),
+        "missing": unfinished(assessments, header, certificates),
+        "verdict": overall(assessments, header, certificates),
         "version": tool_version(header),
         "created": words.moment(header.get("created") or ""),
         "is_running": header.get("status") == "running",
@@ -184,9 +195,12 @@ def _command(value: Any) -> str:
     return str(value or "")
 
 
-def _inputs(assessments: Sequence[Assessment]) -> str:
+def _inputs(records: Sequence[Assessment | CertificateRecord]) -> str:
     """How many inputs of which data, in words."""
-    each = dict.fromkeys((a.robust_accuracy.n, data_name(a)) for a in assessments)
+    each = dict.fromkeys(
+        (r.clean.n if isinstance(r, CertificateRecord) else r.robust_accuracy.n, data_name(r))
+        for r in records
+    )
     return "; ".join(
         f"{words.number(n)} input{'' if n == 1 else 's'}" + (f" of {name}" if name else "")
         for n, name in each

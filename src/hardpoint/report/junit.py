@@ -6,13 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from hardpoint.evidence import Assessment, Check, Verdict
+from hardpoint.evidence import Assessment, CertificateRecord, Check, Verdict
+from hardpoint.report.certificate_words import certificate_headline, certificate_sentence, certified_model
 from hardpoint.report.reading import model_name, threat_name, unfinished, weaknesses
 from hardpoint.report.words import percent, printable, refusals, sentence
 
 
-def junit(assessments: Sequence[Assessment], header: Mapping[str, Any]) -> str:
-    """One test case per assessment and one per attack-strength check, as JUnit XML text.
+def junit(
+    assessments: Sequence[Assessment],
+    header: Mapping[str, Any],
+    certificates: Sequence[CertificateRecord] = (),
+) -> str:
+    """One test case per assessment, per record of proofs and per attack-strength check, as JUnit XML text.
 
     A missed gate is a failure. A number that cannot be relied on, and an assessment that was planned and
     not finished, is an error. An assessment without a gate, and a check that did not run or decided
@@ -21,10 +26,10 @@ def junit(assessments: Sequence[Assessment], header: Mapping[str, Any]) -> str:
     >>> "errors=\\"1\\"" in junit([], {})
     True
     """
-    gates = [_assessment_case(a) for a in assessments]
+    gates = [_assessment_case(a) for a in assessments] + [_certificate_case(c) for c in certificates]
     gates += [
-        _case("hardpoint", name, 0.0, "error", "not finished", "The assessment was planned and not finished.")
-        for name in unfinished(assessments, header)
+        _case("hardpoint", name, 0.0, "error", "not finished", "It was planned and not finished.")
+        for name in unfinished(assessments, header, certificates)
     ]
     if not gates:
         gates = [_case("hardpoint", "run", 0.0, "error", "nothing was assessed", "The run has no result.")]
@@ -58,6 +63,17 @@ def _assessment_case(a: Assessment) -> ET.Element:
     if a.gate is None:
         return _case(where, name, a.seconds, "skipped", "no gate was set; this is a measurement", text)
     return _case(where, name, a.seconds, None, "", text)
+
+
+def _certificate_case(c: CertificateRecord) -> ET.Element:
+    where, name = f"hardpoint.{certified_model(c)}", f"proofs {c.name}"
+    text = (
+        f"{certificate_sentence(c)}\nclean accuracy {c.clean}\nproven {c.certified}\nnot broken {c.unbroken}"
+    )
+    if c.gate is None:
+        return _case(where, name, c.seconds, "skipped", "no gate was set; this is a measurement", text)
+    kinds = {Verdict.PASS: None, Verdict.FAIL: "failure"}
+    return _case(where, name, c.seconds, kinds.get(c.verdict, "error"), certificate_headline(c).reason, text)
 
 
 def _check_case(a: Assessment, check: Check) -> ET.Element:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hardpoint.evidence import Assessment, Finding, Rate, Severity, Status, Verdict
+from hardpoint.evidence import Assessment, CertificateRecord, Finding, Rate, Severity, Status, Verdict
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ def model_name(assessment: Assessment) -> str:
     return network_name(assessment) + (f" behind {before}" if before else "")
 
 
-def data_name(assessment: Assessment) -> str:
+def data_name(record: Assessment | CertificateRecord) -> str:
     """What the data are called; empty for arrays from memory, which have no name."""
-    name = str(assessment.data.get("name") or "")
+    name = str(record.data.get("name") or "")
     return "" if name == "memory" else name
 
 
@@ -103,20 +103,29 @@ def by_severity(findings: Sequence[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda f: (-f.severity, f.id))
 
 
-def unfinished(assessments: Sequence[Assessment], header: Mapping[str, Any]) -> list[str]:
-    """The names of the assessments that the run planned and did not finish."""
-    done = {a.name for a in assessments}
-    return [str(name) for name in header.get("assessments") or () if str(name) not in done]
+def unfinished(
+    assessments: Sequence[Assessment],
+    header: Mapping[str, Any],
+    certificates: Sequence[CertificateRecord] = (),
+) -> list[str]:
+    """The names of the assessments, and of the proofs, that the run planned and did not finish."""
+    done, proven = {a.name for a in assessments}, {c.name for c in certificates}
+    missing = [str(name) for name in header.get("assessments") or () if str(name) not in done]
+    return missing + [str(name) for name in header.get("certificates") or () if str(name) not in proven]
 
 
-def overall(assessments: Sequence[Assessment], header: Mapping[str, Any]) -> Verdict:
+def overall(
+    assessments: Sequence[Assessment],
+    header: Mapping[str, Any],
+    certificates: Sequence[CertificateRecord] = (),
+) -> Verdict:
     """The worst verdict of a run; what did not run is never a pass."""
-    if not assessments:
+    verdicts = {a.verdict for a in assessments} | {c.verdict for c in certificates}
+    if not verdicts:
         return Verdict.NOT_RUN
-    verdicts = {a.verdict for a in assessments}
     if Verdict.FAIL in verdicts:
         return Verdict.FAIL
-    if verdicts != {Verdict.PASS} or unfinished(assessments, header):
+    if verdicts != {Verdict.PASS} or unfinished(assessments, header, certificates):
         return Verdict.WARN
     return Verdict.PASS
 

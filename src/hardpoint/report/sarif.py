@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from hardpoint.evidence import Assessment, Severity, Verdict
+from hardpoint.evidence import Assessment, CertificateRecord, Severity, Verdict
 from hardpoint.evidence.catalogue import RULES
 from hardpoint.evidence.store import finite
+from hardpoint.report.certificate_words import certificate_headline, certificate_sentence, certified_model
 from hardpoint.report.reading import (
     by_severity,
     model_name,
@@ -33,8 +34,12 @@ _LEVEL = {Severity.NOTE: "note", Severity.WARNING: "warning", Severity.FAIL: "er
 _TAXONOMIES = {"cwe": ("CWE", "MITRE"), "atlas": ("ATLAS", "MITRE"), "nist": ("NIST AI 100-2", "NIST")}
 
 
-def sarif(assessments: Sequence[Assessment], header: Mapping[str, Any]) -> dict[str, Any]:
-    """The SARIF log of a run: one run, a result per finding and per threat that fails or warns.
+def sarif(
+    assessments: Sequence[Assessment],
+    header: Mapping[str, Any],
+    certificates: Sequence[CertificateRecord] = (),
+) -> dict[str, Any]:
+    """The SARIF log of a run: one run, a result per finding, and per threat or proofs of it that fail or warn.
 
     The location of a result is the model (its ``uri``, ``path`` or name) and, logically, the threat.
     Fingerprints depend on the rule, the model's name and the threat, not on measured numbers.
@@ -46,10 +51,11 @@ def sarif(assessments: Sequence[Assessment], header: Mapping[str, Any]) -> dict[
     rules = [VERDICT_RULE, *RULES]
     taxonomies = _taxonomies(assessments)
     results = [r for a in assessments for r in _results(a, rules, taxonomies)]
-    missing = unfinished(assessments, header)
-    verdict = overall(assessments, header)
+    results += [_certificate_result(c, rules) for c in certificates if c.verdict is not Verdict.PASS]
+    missing = unfinished(assessments, header, certificates)
+    verdict = overall(assessments, header, certificates)
     invocation: dict[str, Any] = {
-        "executionSuccessful": bool(assessments) and not missing,
+        "executionSuccessful": bool(assessments or certificates) and not missing,
         "toolExecutionNotifications": [
             {"level": "error", "message": {"text": f"{name} was planned and not finished"}}
             for name in map(printable, missing)
@@ -83,6 +89,17 @@ def sarif(assessments: Sequence[Assessment], header: Mapping[str, Any]) -> dict[
                     "cleanAccuracy": a.clean_accuracy.describe(),
                 }
                 for a in assessments
+            ],
+            "proofs": [
+                {
+                    "model": certified_model(c),
+                    "threat": c.name,
+                    "verdict": c.verdict.word,
+                    "gate": c.gate,
+                    "certifiedAccuracy": c.certified.describe(),
+                    "notBroken": c.unbroken.describe(),
+                }
+                for c in certificates
             ],
         },
     }
@@ -160,8 +177,8 @@ def _results(
             "kind": "fail",
             "level": level,
             "message": {"text": printable(f"{model_name(a)}, {threat_name(a)}: {message}{cure}")},
-            "locations": [_location(a)],
-            "partialFingerprints": _fingerprints(a, rule_id, seen[rule_id]),
+            "locations": [_location(a.model, network_name(a), model_name(a), threat_name(a))],
+            "partialFingerprints": _fingerprints(rule_id, model_name(a), threat_name(a), seen[rule_id]),
             "taxa": taxa,
             "properties": properties,
         }
@@ -172,22 +189,37 @@ def _results(
     return results
 
 
-def _location(a: Assessment) -> dict[str, Any]:
-    if a.model.get("uri"):
-        uri = quote(printable(a.model["uri"]), safe=":/?#[]@!$&'()*+,;=%._-~")
+def _certificate_result(c: CertificateRecord, rules: Sequence[str]) -> dict[str, Any]:
+    name, threat = certified_model(c), f"proofs {c.name}"
+    text = f"{name}, {c.name}: {certificate_sentence(c)} {certificate_headline(c).reason}"
+    return {
+        "ruleId": VERDICT_RULE,
+        "ruleIndex": rules.index(VERDICT_RULE),
+        "kind": "fail",
+        "level": "error" if c.verdict is Verdict.FAIL else "warning",
+        "message": {"text": printable(text)},
+        "locations": [_location(c.model, name, name, threat)],
+        "partialFingerprints": _fingerprints(VERDICT_RULE, name, threat, 0),
+        "properties": {"certifiedAccuracy": c.certified.describe(), "gate": c.gate},
+    }
+
+
+def _location(told: Mapping[str, Any], network: str, model: str, threat: str) -> dict[str, Any]:
+    if told.get("uri"):
+        uri = quote(printable(told["uri"]), safe=":/?#[]@!$&'()*+,;=%._-~")
     else:
-        uri = quote(printable(a.model.get("path") or network_name(a)), safe="/._-~")
-    threat = printable(threat_name(a))
+        uri = quote(printable(told.get("path") or network), safe="/._-~")
+    name = printable(threat)
     return {
         "physicalLocation": {"artifactLocation": {"uri": uri}},
         "logicalLocations": [
-            {"name": threat, "fullyQualifiedName": f"{printable(model_name(a))}/{threat}", "kind": "threat"}
+            {"name": name, "fullyQualifiedName": f"{printable(model)}/{name}", "kind": "threat"}
         ],
     }
 
 
-def _fingerprints(a: Assessment, rule_id: str, occurrence: int) -> dict[str, str]:
+def _fingerprints(rule_id: str, model: str, threat: str, occurrence: int) -> dict[str, str]:
     """What makes a result the same one in the next run; the second key is the one GitHub reads."""
-    identity = json.dumps([rule_id, model_name(a), threat_name(a), occurrence])
+    identity = json.dumps([rule_id, model, threat, occurrence])
     digest = hashlib.sha256(identity.encode()).hexdigest()[:32]
     return {"hardpointFinding/v1": digest, "primaryLocationLineHash": f"{digest[:16]}:1"}

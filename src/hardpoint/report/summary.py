@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from hardpoint.evidence import Assessment, DefenceRecord
+from hardpoint.evidence import Assessment, CertificateRecord, DefenceRecord
 from hardpoint.evidence.store import finite
+from hardpoint.report.certificate_words import certificate_sentence
 from hardpoint.report.defence_words import stack_sentence
 from hardpoint.report.reading import (
     class_name,
@@ -26,7 +27,10 @@ SCHEMA = "hardpoint-report/1"
 
 
 def summary_json(
-    assessments: Sequence[Assessment], header: Mapping[str, Any], defences: Sequence[DefenceRecord] = ()
+    assessments: Sequence[Assessment],
+    header: Mapping[str, Any],
+    defences: Sequence[DefenceRecord] = (),
+    certificates: Sequence[CertificateRecord] = (),
 ) -> dict[str, Any]:
     """Every result of a run as plain JSON values; valid under ``report_schema()``.
 
@@ -38,14 +42,23 @@ def summary_json(
     report = {
         "schema": SCHEMA,
         "tool": {"name": "Hardpoint", "version": tool_version(header)},
-        "verdict": overall(assessments, header).word,
-        "unfinished": unfinished(assessments, header),
+        "verdict": overall(assessments, header, certificates).word,
+        "unfinished": unfinished(assessments, header, certificates),
         "header": dict(header),
         "assessments": [_assessment(a) for a in assessments],
         "defences": [_defence(d) for d in defences],
+        "certificates": [_certificates(c) for c in certificates],
     }
     plain = json.loads(json.dumps(finite(report), default=str))
     return dict(plain)
+
+
+def _certificates(c: CertificateRecord) -> dict[str, Any]:
+    record = c.as_json()
+    record.pop("schema")
+    rates = {"clean": c.clean, "certified": c.certified, "unbroken": c.unbroken}
+    shares = {name: rate.describe() for name, rate in rates.items()}
+    return {**record, **shares, "verdict": c.verdict.word, "sentence": certificate_sentence(c)}
 
 
 def _defence(d: DefenceRecord) -> dict[str, Any]:

@@ -43,8 +43,9 @@ def write_report(run: RunFolder | str | os.PathLike[str], out: Path | None = Non
         target / "report.html", target / "report.json", target / "report.sarif", target / "junit.xml"
     )
     defences = folder.defences()
-    write_json(files.json, summary_json(assessments, header, defences))
-    write_json(files.sarif, sarif(assessments, header))
-    write_atomically(files.junit, junit(assessments, header).encode("utf-8"))
-    write_html(files.html, assessments, header, defences)
+    proofs = folder.certificates()
+    write_json(files.json, summary_json(assessments, header, defences, proofs))
+    write_json(files.sarif, sarif(assessments, header, proofs))
+    write_atomically(files.junit, junit(assessments, header, proofs).encode("utf-8"))
+    write_html(files.html, assessments, header, defences, certificates=proofs)
     return files

@@ -1,0 +1,128 @@
+"""From what ``certify`` is given to what its stages need; what cannot be certified is refused here."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from hardpoint.bounds.ball import allowed
+from hardpoint.bounds.certified import in_double, provable
+from hardpoint.bounds.graph import Network
+from hardpoint.bounds.tracing import traced
+from hardpoint.certify.cascade import Method, Plan
+from hardpoint.core.box import Box
+from hardpoint.core.errors import (
+    BadModelOutput,
+    ConfigError,
+    DataError,
+    ModelError,
+    NothingToTest,
+    ThreatError,
+)
+from hardpoint.data import Dataset
+from hardpoint.engine.guard import full_precision
+from hardpoint.evidence.certificate import Level
+from hardpoint.models.base import Model
+from hardpoint.models.loading import load_model
+from hardpoint.models.torch import TorchModel
+from hardpoint.threats.goals import Untargeted
+from hardpoint.threats.perturbation import Perturbation
+from hardpoint.threats.threat import Threat
+
+E = TypeVar("E", Level, Method)
+
+
+def planned(
+    model: nn.Module | TorchModel | str,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat | Perturbation,
+    method: Method | str,
+    soundness: Level | str,
+    seconds: float,
+    seed: int,
+) -> Plan:
+    """What ``certify`` is to do, checked; raises as it does."""
+    found = as_network(load_model(model))
+    known = provable(found, x, y)
+    perturbation = certifiable(threat, x[:1], known.box)
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"seconds_per_input is {seconds}", "give a finite number above 0")
+    with full_precision():
+        exact = traced(in_double(known.module), x[:1].double())
+        quick = traced(in_double(known.module).float(), x[:1].float())
+        answer = exact(x[:1].double())
+    if answer.dim() != 2:
+        raise BadModelOutput(
+            f"each input has scores of shape {tuple(answer.shape[1:])}", "return [n, classes]"
+        )
+    classes = answer.shape[1]
+    if int(y.max()) >= max(2, classes):
+        raise DataError(
+            f"there is a label {int(y.max())}, the model has {classes} classes", "give labels it has"
+        )
+    return Plan(
+        known,
+        Network(exact, quick),
+        perturbation,
+        classes,
+        _parsed(Level, soundness, "soundness"),
+        _parsed(Method, method, "method"),
+        float(seconds),
+        seed,
+    )
+
+
+def as_network(model: Model) -> TorchModel:
+    """The model, where it is a torch network; raises ``ModelError`` for any other."""
+    if isinstance(model, TorchModel):
+        return model
+    raise ModelError(
+        f"{type(model).__name__} is no torch network, which is what bounds are known for",
+        "give the module itself; ONNX files have `hardpoint certify --onnx`, trees hardpoint.bounds.trees",
+    )
+
+
+def certifiable(threat: Threat | Perturbation, x: Tensor, box: Box) -> Perturbation:
+    """What the attacker may change, where proofs can speak about it.
+
+    Args:
+        threat: what is to be certified against.
+        x: ``[1, ...]``, one input.
+        box: the model's input range.
+
+    Raises:
+        ThreatError: for a targeted threat, and a change that no bound is known for.
+        ConfigError: for a size that is not finite.
+    """
+    wanted = Threat.of(threat)
+    if not isinstance(wanted.goal, Untargeted):
+        raise ThreatError(
+            "a targeted threat cannot be certified", "certify against the untargeted one: it holds more"
+        )
+    if not math.isfinite(wanted.perturbation.eps):
+        raise ConfigError(
+            f"eps is {wanted.perturbation.eps}",
+            "give a finite number of 0 or more; features in linf reach all with 1",
+        )
+    allowed(x, box, wanted.perturbation)  # refuses what has no bounds
+    return wanted.perturbation
+
+
+def gathered(data: Dataset) -> tuple[Tensor, Tensor]:
+    """All inputs and labels of a data set, on the processor."""
+    if not len(data):
+        raise NothingToTest("there are no inputs", "give at least one")
+    x, y = data.rows(torch.arange(len(data)))
+    return x.cpu(), y.cpu().long()
+
+
+def _parsed(kind: type[E], value: E | str, what: str) -> E:
+    try:
+        return kind(value)
+    except ValueError:
+        names = ", ".join(repr(each.value) for each in kind)
+        raise ConfigError(f"{what} is {value!r}", f"give one of {names}") from None
