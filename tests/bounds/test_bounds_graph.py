@@ -167,7 +167,7 @@ def test_a_layer_is_known_by_its_exact_class():
         nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular")),
         nn.Sequential(nn.AdaptiveAvgPool2d(2)),
         nn.Sequential(nn.LSTM(2, 2)),
-        nn.Sequential(nn.GELU()),
+        nn.Sequential(nn.Softmax(1)),
     ],
     ids=lambda net: type(net[-1]).__name__,
 )

@@ -13,6 +13,7 @@ import torch
 
 from hardpoint.bounds import Interval, intervals
 from hardpoint.bounds.onnx import Network, read_network
+from hardpoint.bounds.operators.operator import DOUBLE
 from hardpoint.bounds.vnnlib import Property, holds, read_vnnlib
 
 pytest.importorskip("onnx")
@@ -72,7 +73,7 @@ def test_graphs_compute_what_the_files_do_and_intervals_hold(bench):
         served = net.model.answers(x.float()).flatten(1).double()
         near = 1e-6 + 2e-6 * float(served.abs().max())
         torch.testing.assert_close(net.graph(x.float().double()), served, rtol=0, atol=near)
-        spans = intervals(net.graph, Interval(low[None], high[None], outward=True))
+        spans = intervals(net.graph, Interval(low[None], high[None], outward=DOUBLE))
         for value, span in zip(net.graph.values(x), spans, strict=True):
             assert bool(((value >= span.low) & (value <= span.high)).all())
 

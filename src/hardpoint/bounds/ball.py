@@ -45,6 +45,11 @@ class Ball(Interval):
         low, high, centre = (part.to(dtype) for part in (self.low, self.high, self.centre))
         return Ball(low, high, None, centre, self.eps, self.dual)
 
+    def misses(self) -> Tensor:
+        """Bool ``[n]``: boxes that the ball does not reach."""
+        gap = (self.low - self.centre).clamp(min=0) + (self.centre - self.high).clamp(min=0)
+        return gap.flatten(1).norm(2.0 if self.dual == 2 else 1.0, 1) > self.eps * (1 + 1e-9)
+
     def cut(self, low: Tensor, high: Tensor) -> Interval:
         """A part of the box. The ball stays whole: a centre outside the part is still a centre."""
         return Ball(low, high, self.outward, self.centre, self.eps, self.dual)
@@ -67,7 +72,9 @@ def allowed(x: Tensor, box: Box, perturbation: Perturbation) -> Interval:
         if isinstance(perturbation, Linf):
             return Interval(least, most, DOUBLE)
         dual = 2.0 if isinstance(perturbation, L2) else math.inf
-        return Ball(least, most, DOUBLE, centre, perturbation.eps * _UP, dual)
+        # a length measured in float64 may be more by the roundings of its sum
+        eps = perturbation.eps * _UP * (1 + DOUBLE.gamma(centre[:1].numel()))
+        return Ball(least, most, DOUBLE, centre, eps, dual)
     if isinstance(perturbation, FeatureEdits):
         return _features(x, box, perturbation)
     raise ThreatError(

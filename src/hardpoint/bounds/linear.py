@@ -148,14 +148,17 @@ def backward(
             found, shift = step.operator.relaxed(row.dense().values, *taken)
             parts = [Dense(part) for part in found]
             total.add(shift, row.terms)
-            total.lose(row, spans[k], row.terms)
+            total.lose(row, spans[k].size, row.terms)
         else:
             total.add(row.dot(spans[k].middle) - row.reach(spans[k].radius), row.terms)
             total.lose(row, spans[k].size, row.terms)
             continue
         for i, part in zip(step.inputs, parts, strict=True):
-            held[i] = held[i].plus(part) if i in held else part
-            total.lose(held[i], spans[i].size, 4)
+            if i in held:  # what they lose does not cancel where they do
+                total.lose(part, spans[i].size, 4)
+                part = held[i].plus(part)
+            held[i] = part
+            total.lose(part, spans[i].size, 4)
     return Linear(held.get(0), total.value, total.error)
 
 
@@ -189,8 +192,9 @@ def _curved(operator: Curved, row: Rows, span: Interval, slopes: Slopes | None, 
     if lines.low_slope.dim() > span.low.dim():
         row = row.dense()
     found, low, high = row.within(lines)
-    if low is not None:
+    if low is not None and lines.low_shift is not None:
         total.add(low, row.terms)
+        total.lose(row, torch.maximum(lines.low_shift.abs(), lines.high_shift.abs()), row.terms)
     total.add(high, row.terms)
     return found
 

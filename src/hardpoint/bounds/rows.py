@@ -41,7 +41,7 @@ class Dense:
 
     def norm(self, order: float) -> Tensor:
         """``[n, S]``: of the coefficients."""
-        return self.values.flatten(2).norm(order, 2)
+        return _norm(self.values, order)
 
     def within(self, lines: Lines) -> tuple[Dense, Tensor | None, Tensor]:
         """Rows over what the lines are of, and the two numbers that the lines' shifts add."""
@@ -107,7 +107,7 @@ class Patches:
         return (self.values.abs() * self._seen(radius)).flatten(2).sum(2)
 
     def norm(self, order: float) -> Tensor:
-        return self.values.flatten(2).norm(order, 2)
+        return _norm(self.values, order)
 
     def within(self, lines: Lines) -> tuple[Rows, Tensor | None, Tensor]:
         rises, low = self.values > 0, None
@@ -139,7 +139,11 @@ class Patches:
 
     def plus(self, other: Rows) -> Rows:
         """The smallest rectangle that holds both, where they lie alike in all rows; else dense."""
-        if not isinstance(other, Patches) or len({*(self.top - other.top).flatten().tolist()}) > 1 or len({*(self.left - other.left).flatten().tolist()}) > 1:
+        if (
+            not isinstance(other, Patches)
+            or len({*(self.top - other.top).flatten().tolist()}) > 1
+            or len({*(self.left - other.left).flatten().tolist()}) > 1
+        ):
             return Dense(self.dense().values + other.dense().values)
         down, right = int((self.top - other.top).flatten()[0]), int((self.left - other.left).flatten()[0])
         (h, w), (g, v) = self.values.shape[3:], other.values.shape[3:]
@@ -216,11 +220,15 @@ def _spread(
         return products.view(count, channels, rows, columns)
     products = products.view(count, h, w, channels, rows, columns).permute(0, 3, 1, 2, 4, 5)
     (s, t), (d, e) = stride, dilation
-    out = values.new_zeros(count, channels, (h - 1) * s + d * (rows - 1) + 1, (w - 1) * t + e * (columns - 1) + 1)
+    out = values.new_zeros(
+        count, channels, (h - 1) * s + d * (rows - 1) + 1, (w - 1) * t + e * (columns - 1) + 1
+    )
     for i in range(rows):
         for j in range(columns):
             down, right = i * d, j * e
-            out[:, :, down : down + (h - 1) * s + 1 : s, right : right + (w - 1) * t + 1 : t] += products[..., i, j]
+            out[:, :, down : down + (h - 1) * s + 1 : s, right : right + (w - 1) * t + 1 : t] += products[
+                ..., i, j
+            ]
     return out
 
 
@@ -231,6 +239,13 @@ def _dotted(row: Tensor, values: Tensor) -> Tensor:
         values = values.expand(len(row), *values.shape[1:])
     size = math.prod(values.shape[1:])
     return torch.bmm(row.reshape(*row.shape[:2], size), values.reshape(len(values), size, 1)).squeeze(2)
+
+
+def _norm(values: Tensor, order: float) -> Tensor:
+    """Of the largest coefficient, and of the others as shares of it: squares of small numbers would vanish."""
+    flat = values.flatten(2)
+    largest = flat.detach().abs().amax(2, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
+    return (flat / largest).norm(order, 2) * largest.squeeze(2)
 
 
 def _by_row(values: Tensor, row: Tensor) -> Tensor:

@@ -262,7 +262,7 @@ def _claim(plan: Plan, batch: Batch, rows: Tensor, spans: list[Interval]) -> Cla
     if plan.level is not Level.DEPLOYED:
         return claim
     with torch.no_grad():
-        errors = execution_errors(plan.network.exact, spans)
+        errors = execution_errors(plan.network.exact, spans, plan.network.quick)
         # an answer of one score stands for both classes: its negative is exact
         lost = torch.einsum("nsk,nk->ns", claim.rows.abs(), errors).nan_to_num(torch.inf, torch.inf)
     return replace(claim, offset=claim.offset - lost * (1 + 1e-9))

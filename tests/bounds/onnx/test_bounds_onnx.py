@@ -12,6 +12,7 @@ import torch
 from hardpoint.bounds import Interval, UnknownOperator, intervals, margin_bounds, traced
 from hardpoint.bounds.crown import crown_margins
 from hardpoint.bounds.onnx import imported, read_network
+from hardpoint.bounds.operators.operator import DOUBLE
 from hardpoint.core.errors import DataError, ModelError
 from hardpoint.models import OnnxModel
 from hardpoint.models.onnx import GraphModule
@@ -130,7 +131,7 @@ def test_a_node_computes_what_the_file_does_and_its_interval_holds(name, tmp_pat
     x = rand(300, net.inputs, seed=1, dtype=torch.float64) * 3 - 1
     served = net.model.answers(x.float()).flatten(1).double()
     torch.testing.assert_close(net.graph(x.float().double()), served, rtol=1e-4, atol=1e-5)
-    box = Interval(torch.minimum(x[:1], x[1:2]), torch.maximum(x[:1], x[1:2]), outward=True)
+    box = Interval(torch.minimum(x[:1], x[1:2]), torch.maximum(x[:1], x[1:2]), outward=DOUBLE)
     points = box.low + rand(200, net.inputs, seed=2, dtype=torch.float64) * (box.high - box.low)
     for value, span in zip(net.graph.values(points), intervals(net.graph, box), strict=True):
         assert bool(((value >= span.low) & (value <= span.high)).all())

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from hardpoint.bounds import Interval, UnknownOperator, intervals, margin_bounds, traced
 from hardpoint.bounds.crown import crown_margins
-from hardpoint.bounds.operators.operator import Affine, Transposes
+from hardpoint.bounds.operators.operator import DOUBLE, Affine, Transposes
 from small_models import rand, randn
 
 SHAPE = (2, 4, 3)
@@ -129,7 +129,7 @@ def test_an_operator_computes_what_torch_does_and_its_interval_holds(name):
 def test_moves_and_padding_widen_nothing(name):
     graph = traced(made(name), image(1, 0))
     ends = image(3, 1), image(3, 2)
-    box = Interval(torch.minimum(*ends), torch.maximum(*ends), outward=True)
+    box = Interval(torch.minimum(*ends), torch.maximum(*ends), outward=DOUBLE)
     span = intervals(graph, box)[-1]
     assert torch.equal(span.low, graph(box.low))
     assert torch.equal(span.high, graph(box.high))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from hardpoint.bounds.ball import Ball
 from hardpoint.bounds.branch.domains import Domains
 from hardpoint.bounds.branch.steepness import steepness
 from hardpoint.bounds.claim import Claim
@@ -34,6 +35,8 @@ def bounded(
     spans = crown_spans(graph, box, known)
     linear = backward(graph, spans, claim.rows.expand(len(box.low), -1, -1))
     bounds = linear.least(box) + claim.offset
+    if isinstance(box, Ball):  # nothing is claimed of what lies outside
+        bounds = torch.where(box.misses().unsqueeze(1), torch.inf, bounds)
     clauses = claim.proven(bounds)
     # the best row of the worst clause is the one that has to rise
     worst = claim.clause.unsqueeze(0) == clauses.argmin(1, keepdim=True)

@@ -78,7 +78,10 @@ def solved(graph: Graph, claim: Claim, part: Domains) -> Leaf | None:
         priced = {side.place: _spread(side, price, spans) for side, price in zip(sides, prices, strict=True)}
         linear = backward(graph, spans, (shares @ rows).view(1, 1, -1), None, Choice(prices=priced))
         bound = float(linear.least(part.box)) + float(shares @ offset)
-        if worst is None or bound < worst.bound:
+        if part.box.outward is not None:  # the shared row is itself a rounded sum
+            size = rows.abs() @ spans[graph.output].size.flatten() + offset.abs()
+            bound -= float(shares @ size) * part.box.outward.gamma(len(shares) + 1)
+        if worst is None or not bound >= worst.bound:  # what is not a number is worst
             worst = Leaf(bound, point.view(1, *part.box.low.shape[1:]))
     return worst
 
@@ -106,6 +109,8 @@ def _program(
     least = torch.tensor([[-1.0, 0.0]], dtype=weight.dtype).expand(count, 2)
     strayed = torch.tensor([[0.0, -1.0]], dtype=weight.dtype).expand(len(held), 2)
     matrix = torch.cat([torch.cat([weight, least], 1), torch.cat([held, strayed], 1)])
+    if not bool(matrix.isfinite().all() & limits.isfinite().all()):
+        return None
     aim = np.concatenate([np.zeros(width), [1.0, _PENALTY]])
     ends = list(zip(box.low.flatten().tolist(), box.high.flatten().tolist(), strict=True))
     found = linprog(
@@ -115,7 +120,11 @@ def _program(
         return None
     prices = torch.from_numpy(-np.asarray(found.ineqlin.marginals)).clamp(min=0)
     shares = prices[:count] / prices[:count].sum().clamp_min(1e-300)
-    return torch.from_numpy(found.x[:width].copy()), shares, prices[count:].split([len(s.units) for s in sides])
+    return (
+        torch.from_numpy(found.x[:width].copy()),
+        shares,
+        prices[count:].split([len(s.units) for s in sides]),
+    )
 
 
 def _spread(side: _Side, price: Tensor, spans: Sequence[Interval]) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import torch
@@ -171,13 +171,15 @@ def _split_units(search: _Search, box: Interval, spans: list[Interval]) -> Settl
         spans = alpha_spans(search.network, spans, Ascent(steps=10))
     done = float(torch.where(clauses > 0, clauses, torch.inf).min())
     # one clause after the other, the hardest first: what it needs split is its own
-    for clause in clauses.argsort().tolist():
+    order = clauses.argsort().tolist()
+    for turn, clause in enumerate(order):
         if float(clauses[clause]) > 0:
             continue
         search.claim = whole.only(torch.arange(whole.clauses) == clause)
         found = _split_for(search, box, spans, clauses[clause].view(1))
-        if found.answer is not Answer.PROVEN:
-            return found
+        if found.answer is not Answer.PROVEN:  # the clauses after it stand where they stood
+            rest = [float(clauses[each]) for each in order[turn + 1 :]]
+            return replace(found, bound=min(found.bound, done, *rest))
         done = min(done, found.bound)
     return Settled(Answer.PROVEN, done, None, search.parts)
 
@@ -260,5 +262,3 @@ def _at_once(graph: Graph, parts: Domains, rows: int) -> int:
     """How many parts are bounded together."""
     widest = sum(span.low[0].numel() for span in parts.known.values()) + parts.box.low[0].numel()
     return max(16, min(1024, _BYTES // (widest * 8 * rows * 8)))
-
-

@@ -36,10 +36,12 @@ class Leaky(Rising):
         network robustness certification with general activation functions", NeurIPS 2018, section 3.3)."""
         low, high = x.low, x.high
         crossing = (low < 0) & (high > 0)
-        alone = torch.where(low >= 0, 1.0, self.slope).to(low.dtype)
-        width = torch.where(crossing, high - low, torch.ones_like(high))
+        # two numbers alone would be chosen between in float32, where a slope of 0.01 is another
+        one = torch.ones_like(low)
+        alone = torch.where(low >= 0, one, self.slope)
+        width = torch.where(crossing, high - low, one)
         above = torch.where(crossing, (high - self.slope * low) / width, alone)
-        below = torch.where(crossing, torch.where(high > -low, 1.0, self.slope).to(low.dtype), alone)
+        below = torch.where(crossing, torch.where(high > -low, one, self.slope), alone)
         return Slopes(below, above)
 
     def between(self, x: Interval, slopes: Slopes) -> Lines:
@@ -60,13 +62,15 @@ class Leaky(Rising):
 
     def within(self, x: Interval, slopes: Slopes) -> Slopes:
         """Below, between the pieces' own, and the only right one where a single piece is left; above, any."""
-        low, high = (x.low, x.high) if slopes.low.dim() == x.low.dim() else (x.low.unsqueeze(1), x.high.unsqueeze(1))
+        low, high = (
+            (x.low, x.high) if slopes.low.dim() == x.low.dim() else (x.low.unsqueeze(1), x.high.unsqueeze(1))
+        )
         chosen = torch.where(high <= 0, self.slope, slopes.low.clamp(self.slope, 1.0))
         return Slopes(torch.where(low >= 0, 1.0, chosen), slopes.high)
 
     def steepness(self, x: Interval) -> tuple[Tensor, Tensor]:
-        least = torch.where(x.low >= 0, 1.0, self.slope).to(x.low.dtype)
-        return least, torch.where(x.high <= 0, self.slope, 1.0).to(x.low.dtype)
+        one = torch.ones_like(x.low)
+        return torch.where(x.low >= 0, one, self.slope), torch.where(x.high <= 0, self.slope, one)
 
 
 def _relu(call: Call, *_: Any) -> Leaky:

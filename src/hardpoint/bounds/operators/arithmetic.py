@@ -70,7 +70,11 @@ class Scaled:
         if self.shift is None:
             return out
         shift = self.shift()
-        return Interval(out.low + shift, out.high + shift, span.outward).rounded()
+        moved = Interval(out.low + shift, out.high + shift, span.outward)
+        if span.outward is None:
+            return moved
+        # a shift that is no number of the arithmetic is itself rounded, whatever is left of the sum
+        return moved.widened((out.size + shift.abs()) * span.outward.gamma(2) + span.outward.least)
 
 
 def _plus(call: Call) -> Operator:

@@ -33,6 +33,7 @@ class Smooth:
         inflections: where the derivative turns, in rising order.
         steep: the points that are as steep as given slopes, where they are known in closed form.
         roundings: how many roundings of ``|z| + |f(z)|`` a vector library's value is at most away.
+        slip: how far the value is from a function with this derivative, besides.
     """
 
     function: Function
@@ -40,6 +41,7 @@ class Smooth:
     inflections: tuple[float, ...] = ()
     steep: Callable[[Tensor], tuple[Tensor, ...]] | None = None
     roundings: int = field(default=8)
+    slip: float = 0.0
 
     def value(self, *x: Tensor) -> Tensor:
         return self.function(x[0])
@@ -54,7 +56,8 @@ class Smooth:
         out = Interval(least, most, span.outward)
         if span.outward is None:
             return out
-        return out.widened((out.size + span.size) * span.outward.gamma(self.roundings) + span.outward.least)
+        error = (out.size + span.size) * span.outward.gamma(self.roundings) + span.outward.least
+        return out.widened(error + self.slip)
 
     def steepness(self, x: Interval) -> tuple[Tensor, Tensor]:
         low, high = x.low, x.high
@@ -96,6 +99,7 @@ class Smooth:
             x = Interval(x.low.unsqueeze(1), x.high.unsqueeze(1), x.outward)
         least, most = self._least(x, low_slope, -1.0), self._least(x, high_slope, 1.0)
         error = (1 + x.size) * (1 + slopes.low.abs() + slopes.high.abs()) * DOUBLE.gamma(self.roundings)
+        error = error + self.slip
         return Lines(low_slope, least - error, high_slope, most + error)
 
     @property
@@ -108,7 +112,9 @@ class Smooth:
         least, most = self.steepness(x)
         if slopes.low.dim() > least.dim():
             least, most = least.unsqueeze(1), most.unsqueeze(1)
-        return Slopes(*(torch.minimum(torch.maximum(part, least), most) for part in (slopes.low, slopes.high)))
+        return Slopes(
+            *(torch.minimum(torch.maximum(part, least), most) for part in (slopes.low, slopes.high))
+        )
 
     def _slope(self, slope: Tensor) -> Tensor:
         return torch.where(slope.abs() < _FLAT, 0.0, slope)
@@ -195,7 +201,9 @@ SIGMOID = Smooth(torch.sigmoid, _logistic_slope, (0.0,), _logistic_steep)
 TANH = Smooth(torch.tanh, _tanh_slope, (0.0,), _tanh_steep)
 GELU = Smooth(functional.gelu, _gelu_slope, (-math.sqrt(2), math.sqrt(2)))
 SILU = Smooth(functional.silu, _silu_slope, (-2.399357280515468, 2.399357280515468))
-SOFTPLUS = Smooth(functional.softplus, torch.sigmoid)
+SOFTPLUS = Smooth(
+    functional.softplus, torch.sigmoid, slip=2.1e-9
+)  # beyond 20 torch takes z for it: a step down
 ELU = Smooth(functional.elu, lambda z: torch.exp(z.clamp(max=0)))
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from hardpoint.bounds.operators.call import Call, Readers
 from hardpoint.bounds.operators.moves import moved
-from hardpoint.bounds.operators.operator import Operator, Rising
+from hardpoint.bounds.operators.operator import Interval, Operator, Rising
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,15 @@ class Padded(Rising):
 
     def value(self, *x: Tensor) -> Tensor:
         return functional.pad(x[0], self.widths, value=self.number)
+
+    def interval(self, *x: Interval) -> Interval:
+        (span,) = x
+        out = super().interval(span)
+        if span.outward is None or self.number == 0:
+            return out
+        # the number may be none of the arithmetic's
+        edge = functional.pad(torch.zeros_like(span.low), self.widths, value=abs(self.number))
+        return out.widened(edge * span.outward.gamma(1))
 
     def transposed(self, rows: Tensor, shape: torch.Size) -> Tensor:
         return functional.pad(rows, [-width for width in self.widths])
