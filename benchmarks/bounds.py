@@ -56,7 +56,9 @@ def run(options: Options) -> list[Table]:
     )
     for group, n in ((jobs, count), (slow, few)):
         table.rows += _measured(group, x[:n], y[:n], options)
-    table.notes.append(f"Batches of {_BATCH}, {torch.get_num_threads()} thread(s), median of {options.repeats} runs in turn.")
+    table.notes.append(
+        f"Batches of {_BATCH}, {torch.get_num_threads()} thread(s), median of {options.repeats} runs in turn."
+    )
     boxes = Table(
         f"Intervals of a convolutional network, MNIST, Linf {_EPS}",
         ["method", "images", "seconds per image", "processor seconds", "proven", "mean margin"],
@@ -185,5 +187,3 @@ def _art(module: nn.Module) -> Bound | None:
         return own - found[:, 1].scatter(1, b.unsqueeze(1), -torch.inf).amax(1)
 
     return bound
-
-

@@ -107,7 +107,7 @@ def raised(
         best = torch.fmax(best, bounds.detach())
         if step == ascent.steps or not held.free or (done is not None and done(best)):
             break
-        rise = torch.autograd.grad(aim, held.free, allow_unused=True)
+        rise: Sequence[Tensor | None] = torch.autograd.grad(aim, held.free, allow_unused=True)
         with torch.no_grad():
             for p, g, mean, square, rate in zip(held.free, rise, means, squares, held.rates, strict=True):
                 if g is None:
@@ -147,7 +147,8 @@ def _narrowed(network: Network, spans: Sequence[Interval], place: int, ascent: A
     low, high = span.low.flatten(1).clone(), span.high.flatten(1).clone()
     widest = max(spans[k].low[0].numel() for k in curves_before(graph, place))
     rough = [each.roughly(torch.float32) for each in spans]
-    for part in bent_first(bent, most).split(max(1, _AT_ONCE // (len(bent) * widest * 64)), dim=1):
+    step = max(1, _AT_ONCE // (len(bent) * widest * 64))
+    for part in torch.split(bent_first(bent, most), step, dim=1):
         quick = raised(network.quick, rough, both_ways(part, rough[place].low), ascent, place=place)
         rows, choice = both_ways(part, span.low), quick.choice.to(torch.float64)
         with torch.no_grad():

@@ -48,7 +48,9 @@ class Ball(Interval):
     def misses(self) -> Tensor:
         """Bool ``[n]``: boxes that the ball does not reach."""
         gap = (self.low - self.centre).clamp(min=0) + (self.centre - self.high).clamp(min=0)
-        return gap.flatten(1).norm(2.0 if self.dual == 2 else 1.0, 1) > self.eps * (1 + 1e-9)
+        length: Tensor = torch.linalg.vector_norm(gap.flatten(1), 2.0 if self.dual == 2 else 1.0, 1)
+        missed: Tensor = length > self.eps * (1 + 1e-9)
+        return missed
 
     def cut(self, low: Tensor, high: Tensor) -> Interval:
         """A part of the box. The ball stays whole: a centre outside the part is still a centre."""
@@ -58,8 +60,8 @@ class Ball(Interval):
 def allowed(x: Tensor, box: Box, perturbation: Perturbation) -> Interval:
     """float64: a set that holds every allowed change of ``x`` ``[n, ...]``, rounded outwards.
 
-    ``Linf`` gives the box itself, ``L2`` and ``L1`` the ball in its box. ``FeatureEdits`` gives the box of each feature's
-    own freedom and budget: relations between features and whole numbers only take points away.
+    ``Linf`` gives the box itself, ``L2`` and ``L1`` the ball in its box. ``FeatureEdits`` gives the box of each
+    feature's own freedom and budget: relations between features and whole numbers only take points away.
 
     Raises:
         ThreatError: for a perturbation that linear bounds say nothing about.

@@ -14,8 +14,8 @@ from hardpoint.bounds.interval import class_differences
 class Claim:
     """That in every clause at least one row is above 0: ``rows @ f(x) + offset``.
 
-    Each clause refutes one way to go wrong. That class ``y`` wins is one clause of one row for every other class; that a
-    property's conjunction of inequalities cannot hold is one clause with a row for each of them.
+    Each clause refutes one way to go wrong. That class ``y`` wins is one clause of one row for every other class; that
+    a property's conjunction of inequalities cannot hold is one clause with a row for each of them.
 
     Attributes:
         rows: float64 ``[n, S, K]`` over the answer.

@@ -33,9 +33,7 @@ def crown_margins(graph: Graph, spans: Sequence[Interval], y: Tensor) -> Tensor:
     return backward(graph, spans, rows).least(spans[0])
 
 
-def tightened(
-    graph: Graph, box: Interval, known: Mapping[int, Interval] | None = None
-) -> list[Interval]:
+def tightened(graph: Graph, box: Interval, known: Mapping[int, Interval] | None = None) -> list[Interval]:
     """The interval of every value by interval propagation, each cut with what is ``known`` of it.
 
     An interval that is cut away altogether has ``low > high``: no point of the box fulfils what is known.
@@ -122,7 +120,9 @@ def _refined(graph: Graph, spans: list[Interval], place: int) -> Interval:
     for some in counts.argsort().chunk(_GROUPS if len(bent) >= 8 * _GROUPS else 1):
         most = int(counts[some].max()) if len(some) else 0
         if most:
-            _refine(graph, [each.of(some) for each in spans], place, bent_first(bent[some], most), some, low, high)
+            _refine(
+                graph, [each.of(some) for each in spans], place, bent_first(bent[some], most), some, low, high
+            )
     return Interval(low.view_as(span.low), high.view_as(span.high), span.outward)
 
 
@@ -139,7 +139,7 @@ def _refine(
     widest = max(each.low[0].numel() for each in spans)
     step = max(1, _AT_ONCE // (len(inputs) * widest * 8 * 2))
     row = inputs.unsqueeze(1)
-    for part in order.split(step, dim=1):
+    for part in torch.split(order, step, dim=1):
         found = backward(graph, spans, both_ways(part, spans[place].low), place).least(spans[0])
         below, above = found.chunk(2, 1)
         low[row, part] = torch.maximum(low[row, part], below)

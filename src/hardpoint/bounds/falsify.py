@@ -25,9 +25,9 @@ def broken(
 ) -> tuple[Tensor, Tensor]:
     """The point of each box that came nearest to breaking the claim: ``[n, ...]``, and its margin ``[n]``.
 
-    Projected gradient descent on the margin (Madry et al., ICLR 2018) with steps that shrink where it stops falling, from
-    the middle, and from drawn points and corners. At or below 0 the point breaks the claim for the graph; whether it does so
-    for the network itself is for the caller to see.
+    Projected gradient descent on the margin (Madry et al., ICLR 2018) with steps that shrink, from the middle and from
+    drawn points and corners. At or below 0 the point breaks the claim for the graph; whether it does so for the network
+    itself is for the caller to see.
 
     Args:
         graph: the network.

@@ -23,6 +23,7 @@ from hardpoint.bounds.graph import Network
 from hardpoint.bounds.interval import intervals, margin_bounds
 from hardpoint.bounds.linear import backward
 from hardpoint.bounds.operators.operator import Interval
+from hardpoint.core.rows import chunks
 from hardpoint.engine.verify import verify
 from hardpoint.evidence.certificate import Level, Standing
 from hardpoint.models.torch import TorchModel
@@ -229,7 +230,7 @@ def alpha(plan: Plan, batch: Batch, rows: Tensor) -> tuple[int, int]:
 def branch(plan: Plan, batch: Batch, rows: Tensor) -> tuple[int, int]:
     """Branch and bound, one input after the other."""
     proven = fell = 0
-    for row in rows.split(1):
+    for row in chunks(rows, 1):
         began = time.monotonic()
         region = batch.region.of(row)
         with torch.no_grad():

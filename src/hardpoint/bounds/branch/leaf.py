@@ -1,7 +1,7 @@
 """A part in which the network is one linear function: what linear programming says of it.
 
-The program only proposes: shares of the claim's rows, and prices of the splits. The bound is computed anew from them, so
-nothing that the solver rounds is taken on trust.
+The program only proposes: shares of the claim's rows, and prices of the splits. The bound is computed anew from them,
+so nothing that the solver rounds is taken on trust.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hardpoint.bounds.linear import Choice, backward
 from hardpoint.bounds.operators.operator import Interval
 
 _PENALTY = 1e5
-"""What it costs the program to leave a split by one unit: more than any price, so that it does so only where it must."""
+"""What it costs the program to leave a split by one unit: more than any price, so that it only does so of need."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def _linear(graph: Graph, spans: Sequence[Interval], place: int, units: Tensor) 
 def _program(
     weight: Tensor, shift: Tensor, sides: Sequence[_Side], box: Interval
 ) -> tuple[Tensor, Tensor, Sequence[Tensor]] | None:
-    """Where in the box the largest of ``weight x + shift`` is least on the right sides, each row's share of that, and the
-    prices of the sides."""
+    """Where in the box the largest of ``weight x + shift`` is least on the right sides, each row's share of that, and
+    the prices of the sides."""
     count, width = weight.shape
     held = torch.cat([-side.sign.unsqueeze(1) * side.weight for side in sides]) if sides else weight[:0]
     limits = torch.cat([-shift, *(side.sign * side.shift for side in sides)])
@@ -123,7 +123,7 @@ def _program(
     return (
         torch.from_numpy(found.x[:width].copy()),
         shares,
-        prices[count:].split([len(s.units) for s in sides]),
+        torch.split(prices[count:], [len(s.units) for s in sides]),
     )
 
 

@@ -139,7 +139,9 @@ def chosen(
         bounds = _rough(network.quick, claim, split)
         bound = torch.where(empty, torch.inf, claim.proven(bounds).amin(1))
         worse = torch.minimum(*bound.chunk(2)).nan_to_num(-torch.inf)
-        gains.append(torch.where(score.gather(1, best[:, column : column + 1]).squeeze(1) < 0, -torch.inf, worse))
+        gains.append(
+            torch.where(score.gather(1, best[:, column : column + 1]).squeeze(1) < 0, -torch.inf, worse)
+        )
     pick = torch.stack(gains, 1).argmax(1)
     return best.gather(1, pick.unsqueeze(1)).squeeze(1), done
 
@@ -166,7 +168,8 @@ def _rough(graph: Graph, claim: Claim, parts: Domains, seen: dict[int, Tensor] |
     known = {k: span.roughly(torch.float32) for k, span in parts.known.items()}
     spans = _spans(graph, replace(parts, box=parts.box.roughly(torch.float32), known=known))
     rows = claim.rows.float().expand(len(parts), -1, -1)
-    return backward(graph, spans, rows, None, renewed(graph, spans, parts.choice), seen).least(spans[0]) + claim.offset.float()
+    linear = backward(graph, spans, rows, None, renewed(graph, spans, parts.choice), seen)
+    return linear.least(spans[0]) + claim.offset.float()
 
 
 def _settled(known: Mapping[int, Interval]) -> tuple[dict[int, Interval], Tensor]:

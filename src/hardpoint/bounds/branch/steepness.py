@@ -15,8 +15,8 @@ from hardpoint.bounds.rows import Dense
 
 
 def steepness(graph: Graph, spans: Sequence[Interval], rows: Tensor) -> Tensor | None:
-    """``[n, S, ...]``: about the largest slope of ``rows`` over the answer in each number of the input; None where a step
-    is not understood. It chooses where to cut and proves nothing.
+    """``[n, S, ...]``: about the largest slope of ``rows`` over the answer in each number of the input; None where
+    a step is not understood. It chooses where to cut and proves nothing.
 
     The interval of the derivative, carried backwards through the derivatives that each unit can have (Wang et al.,
     "Formal security analysis of neural networks using symbolic intervals", USENIX Security 2018, section 4.3).

@@ -99,7 +99,9 @@ class Convolved:
                 out = self(nothing, weight, None)
             return torch.autograd.grad(out, nothing, rows, create_graph=torch.is_grad_enabled())[0]
         stride, padding, dilation, groups = self.per_axis
-        sizes = zip(shape[-self.axes :], weight.shape[2:], rows.shape[2:], stride, padding, dilation, strict=True)
+        sizes = zip(
+            shape[-self.axes :], weight.shape[2:], rows.shape[2:], stride, padding, dilation, strict=True
+        )
         missing = [
             size - ((out - 1) * s - 2 * p + d * (kernel - 1) + 1) for size, kernel, out, s, p, d in sizes
         ]

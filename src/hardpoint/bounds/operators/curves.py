@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ class Smooth:
         below, above = middle.clone(), middle.clone()
         turns = [-math.inf, *self.inflections, math.inf]
         inside = torch.zeros_like(low, dtype=torch.bool)
-        for start, stop in zip(turns[:-1], turns[1:], strict=True):
+        for start, stop in pairwise(turns):
             within = (low >= start) & (high <= stop)
             inside |= within
             probe = low.new_tensor(max(start, -30.0) / 2 + min(stop, 30.0) / 2)
@@ -138,12 +139,12 @@ class Smooth:
         turns += [torch.full_like(low, turn) for turn in self.inflections]
         turns += [torch.full_like(low, math.inf)]
         found = [low, high]
-        for start, stop in zip(turns[:-1], turns[1:], strict=True):
+        for start, stop in pairwise(turns):
             least = torch.minimum(torch.maximum(start, low), high)
             most = torch.minimum(torch.maximum(stop, low), high)
             rises = self.derivative(most) > self.derivative(least)
-            least, most, rises = (part.expand(torch.broadcast_shapes(part.shape, slope.shape)) for part in
-                                  (least, most, rises))  # fmt: skip
+            shape = (most + slope).shape
+            least, most, rises = least.expand(shape), most.expand(shape), rises.expand(shape)
             for _ in range(_HALVINGS):
                 centre = (least + most) / 2
                 beyond = (self.derivative(centre) > slope) == rises

@@ -34,7 +34,9 @@ class Largest(Rising):
         else the highest end of all (Boopathy et al., "CNN-Cert", AAAI 2019, in its simplest form)."""
         (span,) = x
         (n, channels, height, width), out = span.low.shape, rows.shape[-2:]
-        numbers = torch.arange(height * width, dtype=span.low.dtype, device=span.low.device).view(1, 1, height, width)
+        numbers = torch.arange(height * width, dtype=span.low.dtype, device=span.low.device).view(
+            1, 1, height, width
+        )
         shown = self._windows(numbers.expand(n, channels, -1, -1), out, -1.0)
         ends = self._windows(span.high, out, -math.inf)
         _, best = functional.max_pool2d(span.low, *self.settings, return_indices=True)
@@ -60,10 +62,11 @@ class Largest(Rising):
         return found.view(*values.shape[:2], *found.shape[1:])
 
     @property
-    def _per_axis(self) -> list[list[int]]:
+    def _per_axis(self) -> list[tuple[int, int]]:
         """Kernel, stride, padding and dilation, a number per axis."""
         kernel, stride, *rest = self.settings[:4]
-        return [[each] * 2 if isinstance(each, int) else list(each) for each in (kernel, stride or kernel, *rest)]
+        every = (kernel, stride or kernel, *rest)
+        return [(each, each) if isinstance(each, int) else (each[0], each[1]) for each in every]
 
 
 @dataclass(frozen=True)
