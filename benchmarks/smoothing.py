@@ -109,7 +109,8 @@ def _draws(options: Options) -> Table:
         )  # fmt: skip
         options.say(" | ".join(table.rows[-1]))
     table.notes.append(
-        f"Risk {ALPHA}. {n} inputs; of WK17a the first {few}, whose probabilities are the shares of 3,000 draws."
+        f"Risk {ALPHA}. {n} inputs; of WK17a the first {few}, whose probabilities are the shares of 3,000 draws. "
+        "The 100 draws that choose the class come on top of both."
     )
     return table
 

@@ -143,9 +143,9 @@ class Anytime:
     """As many draws as an input needs, by a bound that holds at every moment (see ``sequence``).
 
     Where a radius is asked for, an input is left when the radius is proven, when a mirrored bet of 100 to 1 says
-    that it is not there, or when the draws that are left are too few to hope for it. Otherwise when its radius is known:
-    when what is proven is within ``tolerance`` of what is still possible with all draws, as a share of that or of the
-    radius that a probability of 0.84 proves (σ, for Gaussian noise under L2), whichever is more.
+    that it is not there, or when the draws that are left are too few to hope for it. Otherwise when its radius is
+    known: when what is proven is within ``tolerance`` of what is still possible with all draws, as a share of that or
+    of the radius that a probability of 0.84 proves (σ, for Gaussian noise under L2), whichever is more.
 
     Args:
         most: draws at most.
