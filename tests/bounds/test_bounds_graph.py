@@ -141,8 +141,8 @@ def test_a_refusal_names_operator_and_line():
         traced(Says(REFUSED["softmax"]).eval(), rand(4, 6))
     line = int(str(caught.value).split("line ")[1].split()[0])
     assert "softmax" in open(__file__).readlines()[line - 1]  # noqa: PTH123, SIM115
-    with pytest.raises(UnknownOperator, match=r"layer '1\.0' \(Softplus\)"):
-        traced(nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Softplus())), rand(1, 2))
+    with pytest.raises(UnknownOperator, match=r"layer '1\.0' \(Softsign\)"):
+        traced(nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Softsign())), rand(1, 2))
 
 
 def test_a_layer_is_known_by_its_exact_class():
