@@ -284,9 +284,9 @@ def test_measuring_costs_leaves_everything_as_it_was():
 def test_what_a_budget_buys(monkeypatch, prices, steps):
     monkeypatch.setattr(cost, "measured_seconds", lambda *_: list(prices))
     learner, (x, y) = learner_of(normed()), pictures(4)
-    forgets = within_budget(learner, Training(), x, y, 3, remembers=False)
+    forgets, _ = within_budget(learner, Training(), x, y, 3, remembers=False)
     assert forgets == default_recipe(steps, remembers=False) == (NFgsm() if steps == 1 else Pgd(steps))
-    remembers = within_budget(learner, Training(), x, y, 3, remembers=True)
+    remembers, _ = within_budget(learner, Training(), x, y, 3, remembers=True)
     assert isinstance(remembers, Atta)
     assert default_recipe(remembers.gradients, remembers=True) == remembers  # as a folder remembers it
     assert remembers.steps == min(3, steps)
