@@ -479,7 +479,7 @@ def test_single_steps_that_stop_working_are_given_up_and_gone_back_from(monkeypa
     assert 46 <= len(looks) <= 60  # searches of more steps are not looked at
     assert trainer.alarms == history[-1].alarms == 1
     assert history[0].recipe == "n_fgsm"
-    assert history[-1].recipe == "pgd-2"
+    assert history[-1].recipe == "pgd-4"
     assert history[0].alignment == pytest.approx(0.9)
     ((safe, fallen),) = loaded  # there was a moment to go back to
     assert safe.keys() == trainer._weights().keys()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hardpoint.assess.progress import Progress
 from hardpoint.core.errors import ModelError, RunError
 from hardpoint.core.rng import Rng
-from hardpoint.core.rows import all_finite, chunks
+from hardpoint.core.rows import all_finite, chunks, per_row, take_rows
 from hardpoint.data import Dataset
 from hardpoint.engine.ascent import slope_at
 from hardpoint.engine.guard import full_precision, preserved_random_state
@@ -34,10 +34,11 @@ from hardpoint.harden.watch import Watch, agreement
 
 Validate = Callable[[nn.Module], tuple[float, float | None]]
 """Clean accuracy of a network in evaluation mode on the inputs held back, and under attack where that counts."""
-_LOOK_EVERY = 4
-"""Updates between two looks at the slope after the step."""
+_LOOK_EVERY = 2
+"""Updates between two looks at what the examples are worth; four times as many where a look is dear, or little is to
+be feared: examples that go on from the last epoch's are the work of many steps."""
 _LOOKED_AT = 16
-"""Inputs of a batch that are looked at: a few say as much, at a fiftieth of an update's price."""
+"""Inputs of a batch that are looked at: a few say as much as all, at a small part of an update's price."""
 _SNAPSHOT = 24
 _SMALLER = "train with a smaller lr, or with clip=1.0"
 
@@ -285,17 +286,28 @@ class Trainer:
 
     def _has_stopped_working(self, batch: Batch, attacked: Attacked, sums: _Sums) -> bool:
         """Look whether single steps still do what they are for; where they do not, go back and search longer."""
-        if attacked.slope is None or self.learner.strength < 1 or sums.updates % _LOOK_EVERY:
-            return False
         # batch norms that learn need the whole batch
-        few = len(batch) if self.learner.craft_mode is CraftMode.TRAIN else _LOOKED_AT
+        is_whole = self.learner.craft_mode is CraftMode.TRAIN
+        pause = _LOOK_EVERY * (4 if is_whole or self.memory is not None else 1)
+        if (attacked.slope is None and not self.alarms) or sums.updates % pause:
+            return False
+        few = torch.arange(len(batch) if is_whole else min(len(batch), _LOOKED_AT), device=self.device)
+        x, y, targets = attacked.x.detach()[few], batch.y[few], batch.targets[few]
+        region = take_rows(self.learner.region(batch), few)
         with self.learner.searched() as scores:
-            after = slope_at(
-                lambda z: soft_cross_entropy(scores(z), batch.targets[:few]), attacked.x.detach()[:few]
-            )
-        (value,) = self.ranks.sums(agreement(attacked.slope[:few], after) * batch.share.weight)
-        sums.agreement.append(value)
-        if self.watch.saw(value):
+            after = slope_at(lambda z: soft_cross_entropy(scores(z), targets), x)
+            step = per_row(region.reach, x).to(x.dtype)
+            with torch.no_grad():
+                both = scores(torch.cat([x, region.project(x + step * region.ascent(after, x))])).argmax(1)
+        standing, further = ((part == y).double().mean() for part in both.chunk(2))
+        agreed = 0.0 if attacked.slope is None else agreement(attacked.slope[few], after)
+        weight = batch.share.weight
+        agreed, *shares = self.ranks.sums(agreed * weight, float(standing) * weight, float(further) * weight)
+        has_fallen = self.watch.met(*shares)
+        if attacked.slope is not None and self.learner.strength == 1:
+            sums.agreement.append(agreed)
+            has_fallen |= self.watch.saw(agreed)
+        if has_fallen:
             self._go_back()
             return True
         if self.watch.is_sound and sums.updates % _SNAPSHOT == 0:
