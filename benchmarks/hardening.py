@@ -87,13 +87,13 @@ def settings(quick: bool) -> dict[str, Setting]:
     """By name. Where ``quick``, less data and fewer epochs."""
     adam = hp.Training(epochs=3 if quick else 15, validation=0.0)
     crop = (Crop(2 if quick else 4),)
-    sgd = replace(adam, epochs=3 if quick else 10, optimiser="sgd", lr=0.1, pace="cycle", augment=crop)
+    sgd = replace(adam, epochs=3 if quick else 8, optimiser="sgd", lr=0.1, pace="cycle", augment=crop)
     digits, photographs = (2_000, 2_000) if quick else (10_000, 3_000)
     return {
         "MNIST": Setting(
             "MNIST", plain_convolutions, lambda: (mnist_training(slice(digits)), mnist()), 0.3, adam
         ),
-        "GTSRB": Setting("GTSRB", lambda: residual(43), traffic_signs, 4 / 255, sgd),
+        "GTSRB": Setting("GTSRB", lambda: residual(43), lambda: traffic_signs(photographs), 4 / 255, sgd),
         "CIFAR-10": Setting(
             "CIFAR-10",
             lambda: residual(10),
@@ -104,12 +104,13 @@ def settings(quick: bool) -> dict[str, Setting]:
     }
 
 
-def traffic_signs() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Training and test signs; their classes are numbered anew where the subset leaves some out."""
+def traffic_signs(most: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Training signs, ``most`` spread over all classes, and test signs."""
     held = np.load(DATA / "images" / "gtsrb" / "gtsrb_32x32_subset.npz")
     x = torch.from_numpy(held["x"]).permute(0, 3, 1, 2).float() / 255
     y, test = torch.from_numpy(held["y"]).long(), torch.from_numpy(held["is_test"])
-    return (x[~test], y[~test]), (x[test], y[test])
+    spread = torch.linspace(0, int((~test).sum()) - 1, most).long().unique()  # they are sorted by class
+    return (x[~test][spread], y[~test][spread]), (x[test], y[test])
 
 
 def cifar(most: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -130,8 +131,8 @@ def cifar(most: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
 
 
 def run(options: Options) -> list[Table]:
-    """One table per data set; ``HARDENING`` names some of them, ``SEEDS`` says how many, ``RECIPES`` which, ``JUDGE`` in which
-    mode robust accuracy is measured."""
+    """One table per data set; ``HARDENING`` names some of them, ``SEEDS`` says how many, ``RECIPES`` which, ``JUDGE``
+    in which mode robust accuracy is measured."""
     wanted = os.environ.get("HARDENING", "")
     seeds = 1 if options.quick else int(os.environ.get("SEEDS", "3"))
     judge = os.environ.get("JUDGE", "standard")

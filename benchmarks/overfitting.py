@@ -173,9 +173,9 @@ def run(options: Options) -> list[Table]:
         by_seed = ", ".join(f"{100 * one / tested:.1f}" for one in row.robust)
         table.rows.append([name, *map("; ".join, (row.alarms, row.falls, row.shares)), rate, by_seed])
     table.notes.append(
-        f"{n:,} training inputs, {epochs} epochs of AdamW at a constant 0.002, {seeds} seeds. FGSM is one step without a "
-        f"random start. Alarm and fall by update; PGD accuracy at the alarm and the best before it; robust accuracy under "
-        f"APGD with 100 steps on {tested:,} test inputs for each seed, 95 % intervals."
+        f"{n:,} training inputs, {epochs} epochs of AdamW at a constant 0.002, {seeds} seeds. FGSM is one step "
+        f"without a random start. Alarm and fall by update; PGD accuracy at the alarm and the best before it; robust "
+        f"accuracy under APGD with 100 steps on {tested:,} test inputs for each seed, 95 % intervals."
     )
     return [table]
 

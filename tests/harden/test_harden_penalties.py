@@ -334,7 +334,7 @@ def test_an_alarm_inside_a_wrapper_is_kept(tmp_path):
     first._checkpoint().write(tmp_path / "c")
     second = trainer()
     second.run()
-    assert second.recipe == Regularised(Pgd(2), (InputGradient(),))
+    assert second.recipe == Regularised(Pgd(4), (InputGradient(),))
 
 
 def test_the_price_counts_the_penalties(monkeypatch):

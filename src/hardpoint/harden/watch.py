@@ -43,7 +43,7 @@ class Watch:
         seen: agreements since it began.
         left: the share of the inputs right under the examples that must be right one step further.
         gap: the share of all inputs that such a step must break besides, so that a few are no reason.
-        standing: the share right under the examples, NaN before the first look.
+        standing: the share right under the examples.
         further: the share right one step further.
         looks: since it began.
     """
@@ -55,8 +55,8 @@ class Watch:
     seen: int = 0
     left: float = 0.65
     gap: float = 0.1
-    standing: float = math.nan
-    further: float = math.nan
+    standing: float = 0.0
+    further: float = 0.0
     looks: int = 0
 
     def saw(self, value: float) -> bool:
@@ -82,11 +82,12 @@ class Watch:
     @property
     def is_sound(self) -> bool:
         """Whether this is a good moment to come back to."""
-        if self.looks <= _FIRST or self.further < 0.5 * (1 + self.left) * self.standing:
-            return False
-        return self.seen <= _SETTLED or self.level > 0.8 * self.usual
+        holds = self.looks > _FIRST and self.further >= (self.left + 0.1) * self.standing
+        if self.seen <= _SETTLED:
+            return holds
+        return (holds or not self.looks) and self.level > 0.8 * self.usual
 
     def begin_again(self) -> None:
         """Forget all; the search that is watched is another one now."""
         self.level, self.usual, self.seen = math.nan, math.nan, 0
-        self.standing, self.further, self.looks = math.nan, math.nan, 0
+        self.standing, self.further, self.looks = 0.0, 0.0, 0
