@@ -121,7 +121,7 @@ def test_nothing_is_said_before_it_has_settled():
 
 
 @pytest.mark.parametrize(
-    ("standing", "further"), [(0.5, 0.4), (0.9, 0.8), (0.08, 0.0), (0.0, 0.0), (0.4, 0.7)]
+    ("standing", "further"), [(0.5, 0.4), (0.9, 0.8), (0.06, 0.0), (0.0, 0.0), (0.4, 0.7)]
 )
 def test_examples_that_attack_are_left_alone(standing, further):
     for seed in range(3):
