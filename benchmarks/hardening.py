@@ -87,7 +87,9 @@ def settings(quick: bool) -> dict[str, Setting]:
     """By name. Where ``quick``, less data and fewer epochs."""
     adam = hp.Training(epochs=3 if quick else 15, validation=0.0)
     crop = (Crop(2 if quick else 4),)
-    sgd = replace(adam, epochs=3 if quick else 8, optimiser="sgd", lr=0.1, pace="cycle", augment=crop)
+    sgd = replace(
+        adam, epochs=3 if quick else 10, batch_size=64, optimiser="sgd", lr=0.1, pace="cycle", augment=crop
+    )
     digits, photographs = (2_000, 2_000) if quick else (10_000, 2_500)
     return {
         "MNIST": Setting(
