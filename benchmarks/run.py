@@ -6,8 +6,10 @@ python -m benchmarks.run [--only pgd --only trap] [--quick] [--device cuda] [--t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import importlib
+import importlib.metadata
 import os
 import shlex
 import sys
@@ -33,6 +35,7 @@ LONG = (
     "hardening",
     "hardening_ablation",
     "minimal_norms",
+    "overfitting",
     "smoothing",
     "stacks",
     "table_hardening",
@@ -80,7 +83,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _heading(options: Options) -> str:
-    versions = [f"{tool} {version(tool)}" for tool in PGD]
+    versions = list[str]()
+    for tool in PGD:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # most tables need none of them
+            versions.append(f"{tool} {version(tool)}")
     python = ".".join(map(str, sys.version_info[:3]))
     return f"{machine(options.device)}. Python {python}, torch {torch.__version__}, {', '.join(versions)}."
 

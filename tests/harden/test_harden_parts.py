@@ -120,6 +120,33 @@ def test_nothing_is_said_before_it_has_settled():
     assert watch.seen == 30
 
 
+@pytest.mark.parametrize(
+    ("standing", "further"), [(0.5, 0.4), (0.9, 0.8), (0.06, 0.0), (0.0, 0.0), (0.4, 0.7)]
+)
+def test_examples_that_attack_are_left_alone(standing, further):
+    for seed in range(3):
+        watch = Watch()
+        near = zip(noise(500, 0.05, seed), noise(500, 0.05, seed + 9), strict=True)
+        assert not any(watch.met(standing + 0.3 * a, further + 0.3 * b) for a, b in near)
+    assert watch.is_sound or further == 0.0
+
+
+def test_examples_that_one_more_step_outdoes_are_noticed_soon():
+    watch = Watch()
+    assert not any(watch.met(0.4, 0.38) for _ in range(9))
+    assert watch.is_sound
+    seen = [watch.met(0.6, 0.2) for _ in range(12)]
+    assert True in seen[:6]
+    assert all(seen[6:])
+    assert not watch.is_sound
+
+
+def test_the_first_looks_are_not_believed():
+    watch = Watch()
+    assert not any(watch.met(1.0, 0.0) for _ in range(8))
+    assert watch.met(1.0, 0.0)
+
+
 def test_it_can_begin_again_and_be_remembered():
     watch = Watch()
     for _ in range(50):
@@ -284,9 +311,9 @@ def test_measuring_costs_leaves_everything_as_it_was():
 def test_what_a_budget_buys(monkeypatch, prices, steps):
     monkeypatch.setattr(cost, "measured_seconds", lambda *_: list(prices))
     learner, (x, y) = learner_of(normed()), pictures(4)
-    forgets = within_budget(learner, Training(), x, y, 3, remembers=False)
+    forgets, _ = within_budget(learner, Training(), x, y, 3, remembers=False)
     assert forgets == default_recipe(steps, remembers=False) == (NFgsm() if steps == 1 else Pgd(steps))
-    remembers = within_budget(learner, Training(), x, y, 3, remembers=True)
+    remembers, _ = within_budget(learner, Training(), x, y, 3, remembers=True)
     assert isinstance(remembers, Atta)
     assert default_recipe(remembers.gradients, remembers=True) == remembers  # as a folder remembers it
     assert remembers.steps == min(3, steps)

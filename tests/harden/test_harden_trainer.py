@@ -457,6 +457,26 @@ def test_it_learns():
 # ------------------------------------------------------------------------------------------------ the watch
 
 
+def test_examples_that_attack_no_more_are_noticed_while_the_budget_grows_and_longer_searches_are_looked_at_too(
+    monkeypatch,
+):
+    looks = []
+
+    def scripted(watch, standing, further):
+        assert 0 <= further <= 1
+        assert 0 <= standing <= 1
+        looks.append(watch)
+        return len(looks) in (10, 20)
+
+    monkeypatch.setattr(trainers.Watch, "met", scripted)
+    training = Training(epochs=2, batch_size=2, lr=1e-3, ramp=0.9)
+    trainer = trainer_of(flat(), NFgsm(), training, data=cloud(96))
+    history = trainer.run()
+    assert trainer.alarms == 2
+    assert [epoch.recipe for epoch in history] == ["pgd-8", "pgd-8"]
+    assert len(looks) == 48  # every second update to the end
+
+
 def test_single_steps_that_stop_working_are_given_up_and_gone_back_from(monkeypatch):
     looks, loaded = [], []
 
@@ -479,7 +499,7 @@ def test_single_steps_that_stop_working_are_given_up_and_gone_back_from(monkeypa
     assert 46 <= len(looks) <= 60  # searches of more steps are not looked at
     assert trainer.alarms == history[-1].alarms == 1
     assert history[0].recipe == "n_fgsm"
-    assert history[-1].recipe == "pgd-2"
+    assert history[-1].recipe == "pgd-4"
     assert history[0].alignment == pytest.approx(0.9)
     ((safe, fallen),) = loaded  # there was a moment to go back to
     assert safe.keys() == trainer._weights().keys()

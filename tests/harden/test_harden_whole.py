@@ -248,7 +248,7 @@ def test_going_on_in_the_folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("chosen", [default_recipe(n, remembers=r) for n in (1, 2) for r in (True, False)])
 def test_the_default_recipe_is_remembered(tmp_path, monkeypatch, chosen):
-    monkeypatch.setattr(MODULE, "within_budget", lambda *_, **__: chosen)
+    monkeypatch.setattr(MODULE, "within_budget", lambda *_, **__: (chosen, 1.0))
     with pytest.raises(Stop):
         hardened(recipe="default", run_dir=tmp_path, progress=StopsAt("epoch 2"))
     monkeypatch.setattr(MODULE, "within_budget", lambda *_, **__: pytest.fail("chosen again"))

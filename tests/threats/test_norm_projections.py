@@ -36,6 +36,19 @@ def ball_of(norm: str, eps: float):
     return L0(int(eps)) if norm == "l0" else BALLS[norm](eps)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("high", [1.0, 255.0])
+@settings(max_examples=60)
+@given(st.integers(0, 10**6), st.integers(1, 40), st.sampled_from(RADII))
+def test_what_is_nearly_around_is_allowed_and_leaves_out_next_to_nothing(dtype, high, seed, d, eps):
+    x, z = random_case(seed, 8, d, dtype)
+    x, z, box = high * x, high * z, Box(0, high)
+    exact, near = Linf(eps).around(x, box), Linf(eps).nearly_around(x, box)
+    assert exact.contains(near.project(z)).all()
+    assert (near.low - exact.low).abs().max() <= 2e-3 * eps
+    assert (near.high - exact.high).abs().max() <= 2e-3 * eps
+
+
 @pytest.mark.parametrize("norm", BALLS)
 @pytest.mark.parametrize("dtype", FLOATS)
 @settings(max_examples=60)

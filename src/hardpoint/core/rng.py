@@ -33,9 +33,12 @@ _MIX_B = _signed(0x94D049BB133111EB)
 
 
 def _mix(z: Tensor) -> Tensor:
-    z = (z ^ ((z >> 30) & ((1 << 34) - 1))) * _MIX_A
-    z = (z ^ ((z >> 27) & ((1 << 37) - 1))) * _MIX_B
-    return z ^ ((z >> 31) & ((1 << 33) - 1))
+    """``z``, which nobody else holds, mixed in place."""
+    for shift, factor in ((30, _MIX_A), (27, _MIX_B), (31, 1)):
+        z.bitwise_xor_((z >> shift).bitwise_and_((1 << (64 - shift)) - 1))
+        if factor != 1:
+            z.mul_(factor)
+    return z
 
 
 def _mix_int(z: int) -> int:
@@ -92,8 +95,8 @@ class Rng:
         """
         bits = self._bits(index, math.prod(shape), counter)
         digits = 53 if dtype == torch.float64 else 24
-        high = (bits >> (64 - digits)) & ((1 << digits) - 1)
-        return (high.to(dtype) * 2.0**-digits).view(len(index), *shape)
+        high = bits.bitwise_right_shift_(64 - digits).bitwise_and_((1 << digits) - 1)
+        return high.to(dtype).mul_(2.0**-digits).view(len(index), *shape)
 
     def normal(
         self,

@@ -79,12 +79,8 @@ class Crop:
         return rng.fork("crop").integers(index, 2 * self.pad + 1, (2,))
 
     def _shifted(self, x: Tensor, start: Tensor) -> Tensor:
-        b, c, h, w = x.shape
-        wide = functional.pad(x, (self.pad,) * 4)
-        rows = (start[:, :1] + torch.arange(h, device=x.device)).view(b, 1, h, 1)
-        columns = (start[:, 1:] + torch.arange(w, device=x.device)).view(b, 1, 1, w)
-        tall = wide.gather(2, rows.expand(b, c, h, wide.shape[3]))
-        return tall.gather(3, columns.expand(b, c, h, w))
+        windows = functional.pad(x, (self.pad,) * 4).unfold(2, x.shape[2], 1).unfold(3, x.shape[3], 1)
+        return windows[torch.arange(len(x), device=x.device), :, start[:, 0], start[:, 1]]
 
 
 @dataclass(frozen=True)

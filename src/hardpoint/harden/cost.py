@@ -86,8 +86,9 @@ def within_budget(
     *,
     remembers: bool,
     budget: float = BUDGET,
-) -> Recipe:
-    """As many gradient steps per update as ``budget`` units of ordinary training buy here, one at least.
+) -> tuple[Recipe, float]:
+    """As many gradient steps per update as ``budget`` units of ordinary training buy here, one at least; and the
+    seconds of such a unit.
 
     Args:
         learner, training, x, y, classes: as for ``measured_seconds``.
@@ -96,7 +97,8 @@ def within_budget(
     """
     plain, one, three = measured_seconds(learner, [Plain(), Pgd(1), Pgd(3)], training, x, y, classes)
     step = max(1e-9, (three - one) / 2)
-    return default_recipe(max(1, min(10, int(1 + (budget * plain - one) / step))), remembers=remembers)
+    steps = max(1, min(10, int(1 + (budget * plain - one) / step)))
+    return default_recipe(steps, remembers=remembers), plain
 
 
 def default_recipe(steps: int, *, remembers: bool) -> Recipe:

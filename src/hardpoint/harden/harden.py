@@ -305,10 +305,11 @@ def _prepared(
         return learner, chosen, known.cost
     if isinstance(recipe, str):
         small = len(lesson.data) * x[0].numel() <= _REMEMBERED
-        chosen = within_budget(learner, training, x, y, lesson.classes, remembers=small)
+        chosen, plain = within_budget(learner, training, x, y, lesson.classes, remembers=small)
+        (own,) = measured_seconds(learner, [chosen], training, x, y, lesson.classes)
     else:
         chosen = recipe
-    plain, own = measured_seconds(learner, [Plain(), chosen], training, x, y, lesson.classes)
+        plain, own = measured_seconds(learner, [Plain(), chosen], training, x, y, lesson.classes)
     updates = math.ceil(len(lesson.rows) / training.batch_size) * training.epochs
     cost = Cost(plain, own, updates)
     if folder is not None:

@@ -20,7 +20,7 @@ from hardpoint.engine.shadow import Shadow, resting_norms
 from hardpoint.engine.twin import TwinPlan
 from hardpoint.harden.ranks import ALONE, Ranks, Share
 from hardpoint.models.base import Differentiable
-from hardpoint.threats.perturbation import Perturbation, Region
+from hardpoint.threats.perturbation import NearlyAround, Perturbation, Region
 
 
 class CraftMode(Enum):
@@ -140,7 +140,8 @@ class Learner:
         asked = wanted, self.strength
         if self._bound is None or self._bound[0] is not batch.x or self._bound[1] != asked:
             reduced = wanted if self.strength == 1 else wanted.scaled(self.strength)
-            self._bound = batch.x, asked, reduced.around(batch.x, self.model.box)
+            around = reduced.nearly_around if isinstance(reduced, NearlyAround) else reduced.around
+            self._bound = batch.x, asked, around(batch.x, self.model.box)
         return self._bound[2]
 
     def under(self, perturbation: Perturbation) -> Learner:

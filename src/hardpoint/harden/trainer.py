@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from hardpoint.assess.progress import Progress
 from hardpoint.core.errors import ModelError, RunError
 from hardpoint.core.rng import Rng
-from hardpoint.core.rows import all_finite, chunks
+from hardpoint.core.rows import all_finite, chunks, per_row, take_rows
 from hardpoint.data import Dataset
+from hardpoint.engine.ascent import slope_at
 from hardpoint.engine.guard import full_precision, preserved_random_state
 from hardpoint.evidence.training import Epoch, best_epoch
 from hardpoint.harden.augment import with_draws
 from hardpoint.harden.averaging import Average
 from hardpoint.harden.checkpoint import Checkpoint, optimiser_tensors, restore_optimiser, under
-from hardpoint.harden.learner import Batch, Learner, one_hot
+from hardpoint.harden.learner import Batch, CraftMode, Learner, one_hot, soft_cross_entropy
 from hardpoint.harden.memory import Memory
 from hardpoint.harden.ranks import ALONE, Ranks
 from hardpoint.harden.recipes import Attacked, Recipe, longer
@@ -33,8 +34,11 @@ from hardpoint.harden.watch import Watch, agreement
 
 Validate = Callable[[nn.Module], tuple[float, float | None]]
 """Clean accuracy of a network in evaluation mode on the inputs held back, and under attack where that counts."""
-_LOOK_EVERY = 4
-"""Updates between two looks at the slope after the step: the gradient to the input costs a fifth of an update."""
+_LOOK_EVERY = 2
+"""Updates between two looks at what the examples are worth; four times as many where a look is dear, or little is to
+be feared: examples that go on from the last epoch's are the work of many steps."""
+_LOOKED_AT = 16
+"""Inputs of a batch that are looked at: a few say as much as all, at a small part of an update's price."""
 _SNAPSHOT = 24
 _SMALLER = "train with a smaller lr, or with clip=1.0"
 
@@ -219,9 +223,12 @@ class Trainer:
     def _update(self, batch: Batch, sums: _Sums, rng: Rng) -> Tensor | None:
         recipe, replays, shifts = self.recipe, replaying(self.recipe), shifting(self.recipe)
         attacked = recipe.attacked(self.learner, batch)
+        if self._has_stopped_working(batch, attacked, sums):
+            recipe, shifts = self.recipe, shifting(self.recipe)
+            attacked = recipe.attacked(self.learner, batch)
         if self.memory is not None:
             self.memory.keep(batch.index, attacked.x, self.learner.region(batch), rng)
-        if replays is not None or (attacked.slope is not None and sums.updates % _LOOK_EVERY == 0):
+        if replays is not None:
             attacked = Attacked(attacked.x.detach().requires_grad_(True), attacked.slope)
         around: AbstractContextManager[None] = nullcontext()
         if shifts is not None:
@@ -239,7 +246,6 @@ class Trainer:
                     _SMALLER,
                 )
             loss.backward()  # type: ignore[no-untyped-call]
-        slope = attacked.x.grad
         self._average(batch, before)
         if self.training.clip is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.training.clip)
@@ -252,10 +258,8 @@ class Trainer:
         sums.right += int((taught.scores.argmax(1) == batch.y).sum()) * counts
         sums.inputs += len(batch) * counts
         sums.updates += 1
-        if attacked.slope is not None and slope is not None and self.learner.strength == 1:
-            self._look(batch, attacked.slope, slope, sums)
-        if replays is not None and slope is not None:
-            return replays.moved(self.learner, batch, attacked, slope)
+        if replays is not None and attacked.x.grad is not None:
+            return replays.moved(self.learner, batch, attacked, attacked.x.grad)
         return None
 
     def _buffers(self) -> list[Tensor]:
@@ -280,18 +284,43 @@ class Trainer:
             assert change is not None
             now.copy_(was + change)
 
-    def _look(self, batch: Batch, before: Tensor, after: Tensor, sums: _Sums) -> None:
-        """Whether single steps still work; where they do not, go back and search longer."""
-        (value,) = self.ranks.sums(agreement(before, after) * batch.share.weight)
-        sums.agreement.append(value)
-        if self.watch.saw(value):
-            self.alarms += 1
-            self.recipe = longer(self.recipe)
-            if self._safe is not None:
-                self._load_weights(self._safe)
-            self.watch.begin_again()
-        elif self.watch.is_sound and (sums.updates - 1) % _SNAPSHOT == 0:  # this update is counted already
+    def _has_stopped_working(self, batch: Batch, attacked: Attacked, sums: _Sums) -> bool:
+        """Look whether single steps still do what they are for; where they do not, go back and search longer."""
+        # batch norms that learn need the whole batch
+        is_whole = self.learner.craft_mode is CraftMode.TRAIN
+        pause = _LOOK_EVERY * (4 if is_whole or self.memory is not None else 1)
+        if (attacked.slope is None and not self.alarms) or sums.updates % pause:
+            return False
+        few = torch.arange(len(batch) if is_whole else min(len(batch), _LOOKED_AT), device=self.device)
+        x, y, targets = attacked.x.detach()[few], batch.y[few], batch.targets[few]
+        region = take_rows(self.learner.region(batch), few)
+        with self.learner.searched() as scores:
+            after = slope_at(lambda z: soft_cross_entropy(scores(z), targets), x)
+            step = per_row(region.reach, x).to(x.dtype)
+            with torch.no_grad():
+                both = scores(torch.cat([x, region.project(x + step * region.ascent(after, x))])).argmax(1)
+        standing, further = ((part == y).double().mean() for part in both.chunk(2))
+        agreed = 0.0 if attacked.slope is None else agreement(attacked.slope[few], after)
+        weight = batch.share.weight
+        agreed, *shares = self.ranks.sums(agreed * weight, float(standing) * weight, float(further) * weight)
+        has_fallen = self.watch.met(*shares)
+        if attacked.slope is not None and self.learner.strength == 1:
+            sums.agreement.append(agreed)
+            has_fallen |= self.watch.saw(agreed)
+        if has_fallen:
+            self._go_back()
+            return True
+        if self.watch.is_sound and sums.updates % _SNAPSHOT == 0:
             self._safe = {name: tensor.clone() for name, tensor in self._weights().items()}
+        return False
+
+    def _go_back(self) -> None:
+        """To the last weights that were sound, and search longer from there."""
+        self.alarms += 1
+        self.recipe = longer(self.recipe)
+        if self._safe is not None:
+            self._load_weights(self._safe)
+        self.watch.begin_again()
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.training.precision is Precision.BFLOAT16:

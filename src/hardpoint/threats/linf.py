@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -27,7 +28,7 @@ class LinfRegion:
     high: Tensor
     eps: float
 
-    @property
+    @cached_property
     def reach(self) -> Tensor:
         width = (self.high - self.low).flatten(1).amax(1)
         return width / 2 if math.isinf(self.eps) else width.clamp(max=self.eps)
@@ -73,6 +74,15 @@ class Linf:
         parts = [self._ends(part, low, high) for part in chunks(x, _ROWS_AT_ONCE)]
         low, high = (torch.cat(side) for side in zip(*parts, strict=True)) if parts else (x, x)
         return LinfRegion(x, low, high, self.eps)
+
+    def nearly_around(self, x: Tensor, box: Box) -> LinfRegion:
+        low, high = box.bounds_like(x)
+        largest = float(torch.maximum(low.abs(), high.abs()).max())
+        slack = 2 * torch.finfo(x.dtype).eps * (largest + self.eps)  # more than x ± eps can be rounded by
+        if not slack < 1e-3 * self.eps:
+            return self.around(x, box)
+        eps = self.eps - slack
+        return LinfRegion(x, torch.maximum(x - eps, low), torch.minimum(x + eps, high), self.eps)
 
     def _ends(self, x: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         # The exact ends x ± eps are seldom floats; take the nearest floats whose measured distance is allowed.

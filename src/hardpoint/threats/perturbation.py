@@ -82,3 +82,12 @@ class Perturbation(Protocol):
     def describe(self) -> dict[str, Any]:
         """JSON-ready description that identifies the perturbation."""
         ...
+
+
+@runtime_checkable
+class NearlyAround(Protocol):
+    """A perturbation whose region is had in a fraction of the time where it may be smaller by a few roundings."""
+
+    def nearly_around(self, x: Tensor, box: Box) -> Region:
+        """As ``around``, for learning from: all that it allows is allowed, and next to nothing is left out."""
+        ...

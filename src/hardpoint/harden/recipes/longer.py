@@ -10,14 +10,14 @@ from hardpoint.harden.recipes.recipe import Recipe, Wraps
 
 
 def longer(recipe: Recipe) -> Recipe:
-    """The recipe with twice the gradient steps; two, for those that take one.
+    """The recipe with twice the gradient steps; four, for those that take one and remember nothing.
 
     >>> from hardpoint.harden.recipes import Awp, NFgsm
     >>> longer(NFgsm()).name, longer(Atta()).name, longer(Awp(NFgsm())).name
-    ('pgd-2', 'atta-2', 'awp(pgd-2)')
+    ('pgd-4', 'atta-2', 'awp(pgd-4)')
     """
     if isinstance(recipe, Atta | Pgd):
         return replace(recipe, steps=2 * recipe.steps)
     if isinstance(recipe, Wraps):
         return recipe.around(longer(recipe.inner))
-    return Pgd(steps=2)
+    return Pgd(steps=4)
