@@ -2,8 +2,8 @@
 
 AUTO_LIRPA=<its source folder> python -m benchmarks.run --only bounds --threads 1
 
-All bound the margins of the same network over the same boxes, in batches of the same size. auto_LiRPA is not to be had from
-a package index in a version that today's torch can import; its source is taken from a folder.
+All bound the margins of the same network over the same boxes, in batches of the same size. auto_LiRPA is not to be had
+from a package index in a version that today's torch can import; its source is taken from a folder.
 """
 
 from __future__ import annotations

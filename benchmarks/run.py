@@ -41,6 +41,7 @@ LONG = (
     "table_hardening",
     "tables",
     "trades_step",
+    "verification",
 )
 """Only by name: these take from ten minutes to hours."""
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
