@@ -1,10 +1,10 @@
 """What a network computes when it is deployed in float32, as against what it is in exact arithmetic.
 
 Each step's answer in float32 differs from the exact one by what it rounds itself and by what it passes on of its
-input's error. The first is what outward intervals in float32 would widen by, whatever the order in which sums are taken and
-whether products are fused with them; not covered are arithmetics of fewer bits (TF32, bfloat16), Winograd's and
-Fourier's convolutions, and layers folded into one another. Forward analysis as in Higham, "Accuracy and stability of numerical
-algorithms", chapter 3.
+input's error. The first is what outward intervals in float32 would widen by, whatever the order in which sums are
+taken and whether products are fused with them; not covered are arithmetics of fewer bits (TF32, bfloat16), Winograd's
+and Fourier's convolutions, and layers folded into one another. Forward analysis as in Higham, "Accuracy and stability
+of numerical algorithms", chapter 3.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The stages of a proof, each on what the ones before left: clean, attack, intervals, linear bounds, chosen lines, branch
-and bound."""
+"""The stages of a proof, each on what the ones before left: clean, attack, intervals, linear bounds, chosen lines,
+branch and bound."""
 
 from __future__ import annotations
 
