@@ -6,8 +6,8 @@ a training and gradients reach the weights. What no bound is known for is refuse
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -81,14 +81,29 @@ class Graph:
         return tuple(dict.fromkeys(places))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """Units of a value that the quick graph of a network has.
+
+    Attributes:
+        place: the value that holds them there.
+        units: int64 ``[u]``: which they are among all.
+    """
+
+    place: int
+    units: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Network:
-    """One network as two graphs of the same steps.
+    """One network as two graphs.
 
     Attributes:
         exact: in float64: what is proven is proven with it.
         quick: in float32: where a search proposes what is computed again.
+        kept: by value before units, where the quick graph has only some of them; else both have the same steps.
     """
 
     exact: Graph
     quick: Graph
+    kept: Mapping[int, Kept] = field(default_factory=dict)

@@ -138,7 +138,8 @@ def backward(
         taken = [spans[i] for i in step.inputs]
         if is_curved(step.operator):
             if seen is not None:
-                seen[step.inputs[0]] = row.dense().values.detach()
+                known = row.dense().values.detach()
+                seen[step.inputs[0]] = seen[step.inputs[0]] + known if step.inputs[0] in seen else known
             parts: Sequence[Rows] = [
                 _curved(step.operator, row, taken[0], choice.slopes.get(step.inputs[0]), total)
             ]

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from hardpoint.bounds.operators.affine import Convolved, Weighted
 from hardpoint.bounds.operators.arithmetic import Sum
+from hardpoint.bounds.operators.combined import Combined
 from hardpoint.bounds.operators.norm import Normed
 from hardpoint.bounds.operators.operator import Affine, Interval, Lines, transposes
 
@@ -56,8 +57,10 @@ class Dense:
         """Rows over each of the values that an affine operator takes."""
         n, count = self.values.shape[:2]
         flat = self.values.flatten(0, 1)
-        if transposes(operator):
-            parts: Sequence[Tensor] = [operator.transposed(flat, spans[0].low.shape[1:])]
+        if isinstance(operator, Combined):
+            parts: Sequence[Tensor] = operator.each_transposed(flat)
+        elif transposes(operator):
+            parts = [operator.transposed(flat, spans[0].low.shape[1:])]
         else:
             with torch.enable_grad():
                 zeros = [

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from hardpoint.bounds.alpha import Ascent, Raised, alpha_spans, raised
 from hardpoint.bounds.branch import boxes, splits
+from hardpoint.bounds.branch.condensed import condensed
 from hardpoint.bounds.branch.domains import Domains, Waiting
 from hardpoint.bounds.branch.leaf import solved
 from hardpoint.bounds.claim import Claim
 from hardpoint.bounds.crown import crown_spans
 from hardpoint.bounds.graph import Graph, Network
-from hardpoint.bounds.linear import backward
+from hardpoint.bounds.linear import Choice, backward
 from hardpoint.bounds.operators.operator import Interval
 
 _FEW = 16
@@ -191,11 +192,12 @@ def _raised(search: _Search, spans: list[Interval], ascent: Ascent) -> Raised:
 
 def _split_for(search: _Search, box: Interval, spans: list[Interval], bound: Tensor) -> Settled:
     """Decide the one clause that the search's claim has."""
-    network, places, done, waiting = search.network, splits.kinks(search.network.exact), torch.inf, Waiting()
-    start = _raised(search, spans, Ascent(steps=20))
-    waiting.put(splits.root(network.exact, box, spans, start.choice, bound))
+    network, places = condensed(search.network, spans), splits.kinks(search.network.exact)
     if not places:
-        return Settled(Answer.OPEN, waiting.worst, None, 1, "the network has no units that can be split")
+        return Settled(Answer.OPEN, float(bound), None, 1, "the network has no units that can be split")
+    whole = splits.root(network.exact, box, spans, Choice(), bound)
+    done, waiting = torch.inf, Waiting()
+    waiting.put(splits.bounded(network, search.claim, whole, Ascent(steps=20)))
     pace = _Pace(_at_once(network.exact, waiting.parts[0], rows=8 * search.claim.rows.shape[1]))
     while len(waiting):
         reason = _gives_up(search, waiting)

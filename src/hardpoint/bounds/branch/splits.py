@@ -21,7 +21,7 @@ from hardpoint.bounds.crown import bent_values, tightened
 from hardpoint.bounds.graph import Graph, Network
 from hardpoint.bounds.linear import Choice, backward
 from hardpoint.bounds.operators.activation import Leaky
-from hardpoint.bounds.operators.operator import Interval
+from hardpoint.bounds.operators.operator import Interval, Slopes
 
 _ENOUGH = 1e-3
 """How far above 0 a bound in float32 is not raised further."""
@@ -45,20 +45,16 @@ def crossing(parts: Domains, places: tuple[int, ...]) -> Tensor:
     return torch.cat([((s.low < 0) & (s.high > 0)).flatten(1) for s in spans], 1)
 
 
-def costs(graph: Graph, claim: Claim, parts: Domains, places: tuple[int, ...]) -> Tensor:
-    """``[m, units]``: how much the lines of each unit may cost the bound; below 0 where a unit is not bent.
-
-    Args:
-        graph: in float32.
-    """
+def costs(network: Network, claim: Claim, parts: Domains, places: tuple[int, ...]) -> Tensor:
+    """``[m, units]``: how much the lines of each unit may cost the bound; below 0 where a unit is not bent."""
     seen: dict[int, Tensor] = {}
-    bounds = _rough(graph, claim, parts, seen)
+    bounds = _rough(network, claim, parts, seen)
     # the row that stands worst speaks for the part
     worst = claim.proven(bounds).argmin(1)
     score = torch.where(claim.clause.unsqueeze(0) == worst.unsqueeze(1), bounds, -torch.inf).argmax(1)
     found = []
     for k in places:
-        row = seen[k][torch.arange(len(parts)), score].flatten(1).double() if k in seen else None
+        row = _row(network, seen, k, parts.known[k], score)
         low, high = parts.known[k].low.flatten(1), parts.known[k].high.flatten(1)
         bent = (low < 0) & (high > 0)
         if row is None:
@@ -71,12 +67,36 @@ def costs(graph: Graph, claim: Claim, parts: Domains, places: tuple[int, ...]) -
     return torch.cat(found, 1)
 
 
+def _row(
+    network: Network, seen: dict[int, Tensor], place: int, span: Interval, score: Tensor
+) -> Tensor | None:
+    """float64 ``[m, units]``: the rows ``score`` over what units make of a value."""
+    kept = network.kept.get(place)
+    at = place if not network.kept else kept.place if kept is not None else -1
+    if at not in seen:
+        return None
+    row = seen[at][torch.arange(len(score)), score].flatten(1).to(span.low.dtype)
+    if kept is None:
+        return row
+    every = torch.zeros_like(span.low).flatten(1)
+    every[:, kept.units] = row
+    return every
+
+
 def halves(graph: Graph, parts: Domains, unit: Tensor, places: tuple[int, ...]) -> tuple[Domains, Tensor]:
     """Both halves ``[2 m]`` of each part, split at ``unit`` int64 ``[m]``: first those above 0, then those below.
 
     Returns:
         The halves, with their parents' bounds, and bool ``[2 m]``: those that no point lies in.
     """
+    both = _cut(parts, unit, places)
+    spans = tightened(graph, both.box, both.known)
+    known, empty = _settled({k: spans[k] for k in both.known})
+    return replace(both, known=known), empty
+
+
+def _cut(parts: Domains, unit: Tensor, places: tuple[int, ...]) -> Domains:
+    """Both halves of each part, where nothing follows yet from the cut."""
     twice = torch.arange(len(parts)).repeat(2)
     both, unit = parts.of(twice), unit.repeat(2)
     side = torch.ones(len(both), dtype=parts.bound.dtype)
@@ -94,9 +114,7 @@ def halves(graph: Graph, parts: Domains, unit: Tensor, places: tuple[int, ...]) 
         sign[row, at] = side[row]
         known[k] = Interval(low.view_as(span.low), high.view_as(span.high), span.outward)
         signs[k], start = sign.view_as(both.signs[k]), start + size
-    spans = tightened(graph, both.box, known)
-    known, empty = _settled({k: spans[k] for k in known})
-    return replace(both, known=known, signs=signs), empty
+    return replace(both, known=known, signs=signs)
 
 
 def bounded(network: Network, claim: Claim, parts: Domains, ascent: Ascent) -> Domains:
@@ -110,16 +128,17 @@ def bounded(network: Network, claim: Claim, parts: Domains, ascent: Ascent) -> D
 
     found = raised(
         network.quick,
-        [span.roughly(torch.float32) for span in spans],
+        _quick_spans(network, parts),
         rows.float(),
         ascent,
         start=parts.choice,
-        signs={k: sign.float() for k, sign in parts.signs.items()},
+        signs=_quick_signs(network, parts),
         objective=lambda bounds: worst(bounds).clamp(max=_ENOUGH).sum(),
         done=lambda best: bool((worst(best) > _ENOUGH).all()),
     )
     with torch.no_grad():
-        bounds = backward(network.exact, spans, rows, None, found.choice.to(torch.float64)).least(spans[0])
+        choice = _for_exact(network, spans, found.choice)
+        bounds = backward(network.exact, spans, rows, None, choice).least(spans[0])
     bound = torch.fmax(claim.proven(bounds + claim.offset).amin(1), parts.bound)
     return replace(parts, bound=bound, choice=found.choice)
 
@@ -128,17 +147,15 @@ def chosen(
     network: Network, claim: Claim, parts: Domains, places: tuple[int, ...], tried: int
 ) -> tuple[Tensor, Tensor]:
     """The unit ``[m]`` to split each part at, and bool ``[m]``: parts that no unit is left to split in."""
-    score = costs(network.quick, claim, parts, places)
+    score = costs(network, claim, parts, places)
     done = score.amax(1) < 0
     best = score.topk(min(tried, score.shape[1]), 1).indices
     if best.shape[1] == 1:
         return best[:, 0], done
     gains = []
     for column in range(best.shape[1]):
-        split, empty = halves(network.exact, parts, best[:, column], places)
-        bounds = _rough(network.quick, claim, split)
-        bound = torch.where(empty, torch.inf, claim.proven(bounds).amin(1))
-        worse = torch.minimum(*bound.chunk(2)).nan_to_num(-torch.inf)
+        bounds = _rough(network, claim, _cut(parts, best[:, column], places))
+        worse = torch.minimum(*claim.proven(bounds).amin(1).chunk(2)).nan_to_num(-torch.inf)
         gains.append(
             torch.where(score.gather(1, best[:, column : column + 1]).squeeze(1) < 0, -torch.inf, worse)
         )
@@ -163,13 +180,54 @@ def _spans(graph: Graph, parts: Domains) -> list[Interval]:
 
 
 @torch.no_grad()
-def _rough(graph: Graph, claim: Claim, parts: Domains, seen: dict[int, Tensor] | None = None) -> Tensor:
+def _rough(network: Network, claim: Claim, parts: Domains, seen: dict[int, Tensor] | None = None) -> Tensor:
     """``[m, S]``: bounds in float32 with the lines and prices that the parts have."""
-    known = {k: span.roughly(torch.float32) for k, span in parts.known.items()}
-    spans = _spans(graph, replace(parts, box=parts.box.roughly(torch.float32), known=known))
+    spans = _quick_spans(network, parts)
     rows = claim.rows.float().expand(len(parts), -1, -1)
-    linear = backward(graph, spans, rows, None, renewed(graph, spans, parts.choice), seen)
-    return linear.least(spans[0]) + claim.offset.float()
+    choice = renewed(network.quick, spans, parts.choice)
+    found = backward(network.quick, spans, rows, None, choice, seen).least(spans[0]) + claim.offset.float()
+    empty = torch.stack([(span.low > span.high).flatten(1).any(1) for span in spans]).any(0)
+    return torch.where(empty.unsqueeze(1), torch.inf, found)
+
+
+def _quick_spans(network: Network, parts: Domains) -> list[Interval]:
+    """The interval of every value of the quick graph."""
+    known = {k: span.roughly(torch.float32) for k, span in parts.known.items()}
+    if network.kept:
+        known = {
+            kept.place: Interval(
+                known[k].low.flatten(1)[:, kept.units], known[k].high.flatten(1)[:, kept.units]
+            )
+            for k, kept in network.kept.items()
+        }
+    return _spans(network.quick, replace(parts, box=parts.box.roughly(torch.float32), known=known))
+
+
+def _quick_signs(network: Network, parts: Domains) -> dict[int, Tensor]:
+    """The sides that splits have put the quick graph's units on."""
+    signs = {k: sign.float() for k, sign in parts.signs.items()}
+    if not network.kept:
+        return signs
+    return {kept.place: signs[k].flatten(1)[:, kept.units] for k, kept in network.kept.items()}
+
+
+def _for_exact(network: Network, spans: list[Interval], choice: Choice) -> Choice:
+    """What was chosen on the quick graph, for the exact one."""
+    choice = choice.to(torch.float64)
+    if not network.kept:
+        return choice
+    slopes, prices = {}, {}
+    for k, kept in network.kept.items():
+        own, shape = Leaky().slopes(spans[k]), spans[k].low.shape[1:]
+        rows = choice.slopes[kept.place].low.shape[1]
+        low = own.low.flatten(1).unsqueeze(1).repeat(1, rows, 1)
+        low[:, :, kept.units] = choice.slopes[kept.place].low
+        slopes[k] = Slopes(low.view(len(low), rows, *shape), own.high)
+        if kept.place in choice.prices:
+            price = torch.zeros_like(low)
+            price[:, :, kept.units] = choice.prices[kept.place]
+            prices[k] = price.view(len(low), rows, *shape)
+    return Choice(slopes, prices)
 
 
 def _settled(known: Mapping[int, Interval]) -> tuple[dict[int, Interval], Tensor]:
