@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import hardpoint as hp
 from bounded_nets import NETS, net_and_inputs
 from hardpoint.bounds import Interval, interval_certified, intervals, margin_bounds, traced
-from hardpoint.core.errors import ConfigError, DataError, HardpointError, ModelError, ThreatError
 from hardpoint.bounds.operators.operator import DOUBLE
+from hardpoint.core.errors import ConfigError, DataError, HardpointError, ModelError, ThreatError
 from hardpoint.models import TorchModel
 from small_models import conv, linear, mlp, rand, randn, seeded, worst_margin
 
