@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from small_models import seeded
+from hardpoint.bounds import Interval
+from small_models import rand, seeded
 
 
 class Residual(nn.Module):
@@ -60,6 +61,14 @@ class Says(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(self, x)
+
+
+def points_in(box: Interval, many: int, seed: int) -> Tensor:
+    """Points of one box: a third inside, a third on faces, a third corners."""
+    u = rand(many, *box.low.shape[1:], seed=seed, dtype=torch.float64)
+    faces = torch.where(rand(*u.shape, seed=seed + 1) < 0.5, u, u.round())
+    mixed = torch.cat([u[: many // 3], faces[many // 3 : 2 * many // 3], u[2 * many // 3 :].round()])
+    return torch.minimum(torch.maximum(box.low + mixed * (box.high - box.low), box.low), box.high)
 
 
 def images() -> Tensor:
