@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hardpoint.bounds import Interval
+from hardpoint.bounds import Interval, traced
+from hardpoint.bounds.certified import in_double
+from hardpoint.bounds.graph import Network
 from small_models import rand, seeded
 
 
@@ -69,6 +71,12 @@ def points_in(box: Interval, many: int, seed: int) -> Tensor:
     faces = torch.where(rand(*u.shape, seed=seed + 1) < 0.5, u, u.round())
     mixed = torch.cat([u[: many // 3], faces[many // 3 : 2 * many // 3], u[2 * many // 3 :].round()])
     return torch.minimum(torch.maximum(box.low + mixed * (box.high - box.low), box.low), box.high)
+
+
+def network_of(net: nn.Module, x: Tensor) -> Network:
+    """Both graphs of a network."""
+    exact = traced(in_double(net), x[:1].double())
+    return Network(exact, traced(in_double(net).float(), x[:1].float()))
 
 
 def images() -> Tensor:
