@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from small_models import seeded
+from hardpoint.bounds import Interval, traced
+from hardpoint.bounds.certified import in_double
+from hardpoint.bounds.graph import Network
+from small_models import rand, seeded
 
 
 class Residual(nn.Module):
@@ -48,6 +51,32 @@ class Scaled(nn.Module):
         a, b = torch.sigmoid(z), z.tanh()
         z = (a - b + 0.25).reshape(x.shape[0], 6 * x.shape[2] * x.shape[3] // 4)
         return functional.linear(z[:, :] if False else z, self.line.weight, self.line.bias)
+
+
+class Says(nn.Module):
+    """A linear layer, and a function of its answer."""
+
+    def __init__(self, function: Callable[[Says, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.line, self.function = nn.Linear(6, 6), function
+        self.register_buffer("held", torch.ones(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self, x)
+
+
+def points_in(box: Interval, many: int, seed: int) -> Tensor:
+    """Points of one box: a third inside, a third on faces, a third corners."""
+    u = rand(many, *box.low.shape[1:], seed=seed, dtype=torch.float64)
+    faces = torch.where(rand(*u.shape, seed=seed + 1) < 0.5, u, u.round())
+    mixed = torch.cat([u[: many // 3], faces[many // 3 : 2 * many // 3], u[2 * many // 3 :].round()])
+    return torch.minimum(torch.maximum(box.low + mixed * (box.high - box.low), box.low), box.high)
+
+
+def network_of(net: nn.Module, x: Tensor) -> Network:
+    """Both graphs of a network."""
+    exact = traced(in_double(net), x[:1].double())
+    return Network(exact, traced(in_double(net).float(), x[:1].float()))
 
 
 def images() -> Tensor:

@@ -13,20 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import hardpoint as hp
-from bounded_nets import NETS, net_and_inputs
+from bounded_nets import NETS, net_and_inputs, points_in
 from hardpoint.bounds import Interval, interval_certified, intervals, margin_bounds, traced
 from hardpoint.bounds.operators.operator import DOUBLE
 from hardpoint.core.errors import ConfigError, DataError, HardpointError, ModelError, ThreatError
 from hardpoint.models import TorchModel
 from small_models import conv, linear, mlp, rand, randn, seeded, worst_margin
-
-
-def points_in(box: Interval, many: int, seed: int) -> Tensor:
-    """Points of one box: a third inside, a third on faces, a third corners."""
-    u = rand(many, *box.low.shape[1:], seed=seed, dtype=torch.float64)
-    faces = torch.where(rand(*u.shape, seed=seed + 1) < 0.5, u, u.round())
-    mixed = torch.cat([u[: many // 3], faces[many // 3 : 2 * many // 3], u[2 * many // 3 :].round()])
-    return torch.minimum(torch.maximum(box.low + mixed * (box.high - box.low), box.low), box.high)
 
 
 def true_margins(scores: Tensor, y: Tensor) -> Tensor:

@@ -113,7 +113,7 @@ def test_an_operator_computes_what_torch_does_and_its_interval_holds(name):
     for n in (1, 4):
         torch.testing.assert_close(graph(image(n, 1)), net(image(n, 1)), rtol=1e-14, atol=1e-14)
     ends = image(2, 2), image(2, 3)
-    for outward in (False, True):
+    for outward in (None, DOUBLE):
         box = Interval(torch.minimum(*ends), torch.maximum(*ends), outward)
         spans = intervals(graph, box)
         assert all(span.outward is outward for span in spans)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from hardpoint.bounds.operators.call import Call, Readers
 from hardpoint.bounds.operators.moves import moved
-from hardpoint.bounds.operators.operator import Interval, Operator, Rising
+from hardpoint.bounds.operators.operator import DOUBLE, Interval, Operator, Rising
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Padded(Rising):
     def interval(self, *x: Interval) -> Interval:
         (span,) = x
         out = super().interval(span)
-        if span.outward is None or self.number == 0:
+        if span.outward is None or span.outward == DOUBLE or self.number == 0:
             return out
-        # the number may be none of the arithmetic's
+        # a coarser arithmetic may not have this number
         edge = functional.pad(torch.zeros_like(span.low), self.widths, value=abs(self.number))
         return out.widened(edge * span.outward.gamma(1))
 
