@@ -190,7 +190,9 @@ class _Decision:
 
         def accepts(point: Tensor) -> bool:
             found = self._is_unsafe(place, point)
-            self.refused = self.refused or not found
+            with torch.no_grad():
+                margin = float(_claim_of(group).margin(graph(point.double()))[0])
+            self.refused = self.refused or (not found and margin <= 0)
             return found
 
         found = settled(self.net.network, claim, box, Limits(seconds), accepts, spans)

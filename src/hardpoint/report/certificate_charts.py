@@ -36,7 +36,7 @@ def two_sided(record: CertificateRecord) -> str:
     parts += _end(high, below + 9, below + 27, f"at most {percent(high.value)}", (_BAR, below + 9))
     if record.gate is not None:
         x = _across(record.gate)
-        parts.append(f'<line class="gate" x1="{x:.1f}" x2="{x:.1f}" y1="{_BAR - 4:g}" y2="{below + 4:g}"/>')
+        parts.append(f'<line class="gate" x1="{x:.1f}" x2="{x:.1f}" y1="{_BAR - 7:g}" y2="{below + 7:g}"/>')
     base = below + 48
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         anchor = "start" if share == 0 else "end" if share == 1 else "middle"

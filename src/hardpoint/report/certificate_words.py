@@ -75,11 +75,11 @@ _METHODS = {
 
 def says(record: CertificateRecord) -> Iterator[str]:
     """What follows from the proofs."""
-    threat = certified_threat(record)
+    low, high = percent(record.certified.value), percent(record.unbroken.value)
+    both = f"lies between {low} and {high}" if record.count(Standing.UNKNOWN) else f"is {low}"
     yield (
-        f"Each proven input keeps its class under every change within {threat}: no attack, known or not, can change "
-        f"that. Robust accuracy on these inputs lies between {percent(record.certified.value)} and "
-        f"{percent(record.unbroken.value)}."
+        f"Each proven input keeps its class under every change within {certified_threat(record)}: no attack, known or "
+        f"not, can change that. Robust accuracy on these inputs {both}."
     )
     yield _LEVELS[record.level]
     if record.count(Standing.VULNERABLE):
