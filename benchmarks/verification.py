@@ -1,8 +1,8 @@
 """Instances of the verification competition with known answers: how many are solved, and whether any answer is wrong.
 
-BENCHMARKS=acasxu,rl_benchmarks SECONDS=116 python -m benchmarks.run --only verification
+BENCHMARKS=acasxu,rl_benchmarks SECONDS_EACH=116 python -m benchmarks.run --only verification
 
-Each instance has its own time limit, or SECONDS where that is less. An answer `unsat` where a counterexample is known
+Each instance has its own time limit, or SECONDS_EACH where that is less. An answer `unsat` where a counterexample is known
 is unsound; `sat` counts only with a witness that onnxruntime confirms.
 """
 
@@ -79,7 +79,7 @@ def _scored(name: str, level: Level, options: Options) -> _Score:
     with (folder / "verdicts.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     for row in rows[:: 10 if options.quick else 1]:
-        limit = min(float(row["timeout_s"]), float(os.environ.get("SECONDS", "inf")))
+        limit = min(float(row["timeout_s"]), float(os.environ.get("SECONDS_EACH", "inf")))
         began = time.perf_counter()
         found = decide(
             _file(folder, row["onnx"]), _file(folder, row["vnnlib"]), seconds=limit, soundness=level
