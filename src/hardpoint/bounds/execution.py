@@ -66,7 +66,7 @@ def _passed(operator: Operator, spans: Sequence[Interval], errors: Sequence[Tens
         return torch.maximum(least.abs(), most.abs()) * error
     if isinstance(operator, Largest):
         return operator.value(errors[0])
-    return torch.full_like(spans[0].low, torch.inf).amax() * torch.ones_like(spans[0].low)
+    return torch.tensor(torch.inf, dtype=spans[0].low.dtype)
 
 
 def _own(operator: Operator, spans: Sequence[Interval]) -> Tensor:
