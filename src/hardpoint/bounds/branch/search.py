@@ -29,6 +29,8 @@ _FEW = 16
 """Inputs of so many numbers are cut themselves."""
 _BYTES = 512 * 2**20
 _TURNS = 4
+_ROOT = 0.15
+"""The share of the time that the whole box may take where it can be split."""
 _QUICK = 0.5
 """Seconds that bounding some parts together should take, or more."""
 
@@ -94,6 +96,11 @@ class _Search:
         worst = int(margins.argmin())
         found = points[worst : worst + 1]
         return found if float(margins[worst]) <= 0 and self.accepts(found) else None
+
+    @property
+    def spent(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self.deadline + self.limits.seconds
 
     def is_late(self) -> bool:
         return time.monotonic() > self.deadline
@@ -168,6 +175,8 @@ def _split_units(search: _Search, box: Interval, spans: list[Interval]) -> Settl
         # narrower intervals allow better lines, which allow narrower intervals: as long as that pays
         gained = float((clauses - before).max()) > 0.1 * float(clauses.min().abs())
         if search.is_late() or turn == _TURNS or (turn > 1 and not gained):
+            break
+        if turn and splits.kinks(graph) and search.spent > _ROOT * search.limits.seconds:
             break
         spans = alpha_spans(search.network, spans, Ascent(steps=10))
     done = float(torch.where(clauses > 0, clauses, torch.inf).min())
