@@ -80,3 +80,27 @@ def test_the_page_is_whole_and_names_are_harmless(record, tmp_path):
     assert "<script>alert" not in page
     assert "40" in page
     assert leaderboard_json(rows, about)["models"][0]["rank"] == 1
+
+
+def test_what_is_proven_is_shown_where_it_is_about_the_same_inputs_and_weights(record, tmp_path):
+    net, x = mlp(), rand(40, 8, seed=8)
+    y = labelled(net, x)
+    proofs = hp.certify(net, x, y, threat=hp.Linf(0.3), method="interval", progress=False).record
+    smaller = hp.certify(net, x, y, threat=hp.Linf(0.1), method="interval", progress=False).record
+    others = hp.certify(net, x[:20], y[:20], threat=hp.Linf(0.3), method="interval", progress=False).record
+    (row,) = leaderboard([Entrant("net", (record,), proofs=(smaller, proofs))], [record.name])
+    assert row.certified == proofs.certified
+    assert row.certified.value <= row.robust.value
+    assert row.to_json()["certified"]["n"] == 40
+    about = {
+        "name": "b",
+        "file": "b.toml",
+        "sha256": "0",
+        "command": "c",
+        "data": "d",
+        "mode": "fast",
+        "seed": 0,
+    }
+    write_leaderboard_html(tmp_path / "board.html", [row], [record.name], about)
+    for held in ((), (smaller,), (others,)):
+        assert leaderboard([Entrant("net", (record,), proofs=held)], [record.name])[0].certified is None

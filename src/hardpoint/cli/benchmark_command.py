@@ -113,7 +113,8 @@ def _assessed(name: str, job: Job) -> Entrant:
     except BaseException:
         stop_workers()
         raise
-    return Entrant(name, tuple(RunFolder(job.path).read()))
+    run = RunFolder(job.path)
+    return Entrant(name, tuple(run.read()), proofs=tuple(run.certificates()))
 
 
 def _told(asked: Asked, rows: list[Row], board: dict[str, object], page: Path) -> int:

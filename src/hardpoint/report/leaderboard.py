@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from hardpoint.evidence import Assessment, Rate, Verdict
+from hardpoint.evidence import Assessment, CertificateRecord, Rate, Standing, Verdict
 from hardpoint.evidence.store import finite, write_atomically
 from hardpoint.report import charts, words
 from hardpoint.report.compare import paired_difference
@@ -22,11 +22,12 @@ from hardpoint.report.reading import class_name, class_rates, threat_name, tool_
 
 @dataclass(frozen=True)
 class Entrant:
-    """A model of the benchmark: its finished assessments, and why there are none or too few."""
+    """A model of the benchmark: its finished assessments, why there are none or too few, and what was proven of it."""
 
     name: str
     records: tuple[Assessment, ...]
     problem: str = ""
+    proofs: tuple[CertificateRecord, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Row:
         passes: mean forward and backward passes and queries per input, over all threats.
         masking: whether the attacks' own checks passed: "passed", "warned" or "failed".
         doubts: why the number may be worth less than it looks.
+        certified: share of inputs proven to stand under every threat; None where one was not certified.
     """
 
     rank: int | None
@@ -54,6 +56,7 @@ class Row:
     passes: float
     masking: str
     doubts: tuple[str, ...]
+    certified: Rate | None = None
 
     @property
     def bar(self) -> Markup:
@@ -67,6 +70,7 @@ class Row:
             "name": self.name,
             "clean": _rate(self.clean),
             "robust": _rate(self.robust),
+            "certified": _rate(self.certified),
             "under": {name: _rate(rate) for name, rate in self.under.items()},
             "worst_threat": self.worst_threat and self.worst_threat[0],
             "worst_class": self.worst_class and [self.worst_class[0], _rate(self.worst_class[1])],
@@ -138,7 +142,27 @@ def _row(entrant: Entrant, threats: Sequence[str]) -> Row:
         passes=sum(sum(record.passes.values()) for record in records),
         masking=_masking(records),
         doubts=tuple(doubts),
+        certified=_certified(entrant),
     )
+
+
+def _certified(entrant: Entrant) -> Rate | None:
+    """The share proven under every threat that the model was assessed under, on the same inputs and weights."""
+    stands: list[NDArray[np.bool_]] = []
+    for record in entrant.records:
+        change = record.threat.get("perturbation")
+        proofs = next((c for c in entrant.proofs if c.threat == change and _same(c, record)), None)
+        if proofs is None:
+            return None
+        stands.append(np.array([each.standing is Standing.ROBUST for each in proofs.certificates]))
+    proven = np.all(stands, axis=0)
+    return Rate.of(int(proven.sum()), len(proven))
+
+
+def _same(proofs: CertificateRecord, record: Assessment) -> bool:
+    """Whether both are about the same weights and inputs."""
+    pairs = ((proofs.model, record.model), (proofs.data, record.data))
+    return all(ours.get("sha256") and ours["sha256"] == theirs.get("sha256") for ours, theirs in pairs)
 
 
 def _masking(records: Sequence[Assessment]) -> str:
