@@ -92,7 +92,8 @@ class _Search:
     def broken_at(self, points: Tensor) -> Tensor | None:
         """The worst of ``points`` ``[m, ...]``, where it breaks the claim."""
         every = torch.zeros(len(points), dtype=torch.int64)
-        margins = self.claim.of(every).margin(self.network.exact(points))
+        with torch.no_grad():
+            margins = self.claim.of(every).margin(self.network.exact(points))
         worst = int(margins.argmin())
         found = points[worst : worst + 1]
         return found if float(margins[worst]) <= 0 and self.accepts(found) else None
@@ -224,6 +225,8 @@ def _split_for(search: _Search, box: Interval, spans: list[Interval], bound: Ten
                 reason = "a linear part stands at 0 within rounding"
                 return Settled(Answer.OPEN, waiting.worst, None, search.parts, reason)
             done = min(done, leaf.bound)
+        if bool(is_leaf.all()):
+            continue
         halves, empty = splits.halves(network.exact, parts.of(~is_leaf), unit[~is_leaf], places)
         halves = halves.of(~empty)
         search.parts += len(halves)
