@@ -2,8 +2,8 @@
 
 BENCHMARKS=acasxu,rl_benchmarks SECONDS_EACH=116 python -m benchmarks.run --only verification
 
-Each instance has its own time limit, or SECONDS_EACH where that is less. An answer `unsat` where a counterexample is known
-is unsound; `sat` counts only with a witness that onnxruntime confirms.
+Each instance has its own time limit, or SECONDS_EACH where that is less. An answer `unsat` where a counterexample is
+known is unsound; `sat` counts only with a witness that onnxruntime confirms.
 """
 
 from __future__ import annotations
