@@ -210,6 +210,8 @@ def _split_for(search: _Search, box: Interval, spans: list[Interval], bound: Ten
                 reason = "a linear part stands at 0 within rounding"
                 return Settled(Answer.OPEN, waiting.worst, None, search.parts, reason)
             done = min(done, leaf.bound)
+        if bool(is_leaf.all()):
+            continue
         halves, empty = splits.halves(network.exact, parts.of(~is_leaf), unit[~is_leaf], places)
         halves = halves.of(~empty)
         search.parts += len(halves)
