@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -45,7 +46,7 @@ def exactly(net: nn.Sequential, x: Sequence[float]) -> Row:
 def cancelling(seed: int, sizes: Sequence[int], scale: float, leaky: bool = False) -> nn.Sequential:
     """Weights of very different sizes in pairs that nearly cancel."""
     layers: list[nn.Module] = []
-    for k, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for k, (a, b) in enumerate(itertools.pairwise(sizes)):
         line = nn.Linear(a, b, dtype=torch.float64)
         weight = randn(b, a, seed=seed + k, dtype=torch.float64)
         weight = weight * scale ** rand(b, a, seed=seed + k + 50, dtype=torch.float64)

@@ -48,7 +48,8 @@ class Ball(Interval):
     def misses(self) -> Tensor:
         """Bool ``[n]``: boxes that the ball does not reach."""
         gap = (self.low - self.centre).clamp(min=0) + (self.centre - self.high).clamp(min=0)
-        return gap.flatten(1).norm(2.0 if self.dual == 2 else 1.0, 1) > self.eps * (1 + 1e-9)
+        length: Tensor = gap.flatten(1).norm(2.0 if self.dual == 2 else 1.0, 1)
+        return length > self.eps * (1 + 1e-9)
 
     def cut(self, low: Tensor, high: Tensor) -> Interval:
         """A part of the box. The ball stays whole: a centre outside the part is still a centre."""

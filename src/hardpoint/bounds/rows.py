@@ -245,7 +245,8 @@ def _norm(values: Tensor, order: float) -> Tensor:
     """Of the largest coefficient, and of the others as shares of it: squares of small numbers would vanish."""
     flat = values.flatten(2)
     largest = flat.detach().abs().amax(2, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
-    return (flat / largest).norm(order, 2) * largest.squeeze(2)
+    shares: Tensor = (flat / largest).norm(order, 2)
+    return shares * largest.squeeze(2)
 
 
 def _by_row(values: Tensor, row: Tensor) -> Tensor:
