@@ -58,9 +58,7 @@ def agrees(found: Settled, least: float, claim: Claim, net: nn.Module, box: Inte
         assert least <= 1e-9
         assert found.witness is not None
         assert bool(((found.witness >= box.low) & (found.witness <= box.high)).all())
-        assert (
-            float(claim.margin(net(found.witness))) <= 1e-12
-        )  # alone it is rounded otherwise than in a batch
+        assert float(claim.margin(net(found.witness))) <= 1e-12
     elif found.answer is Answer.PROVEN:
         assert least > -1e-9
         assert found.bound > 0
@@ -69,11 +67,11 @@ def agrees(found: Settled, least: float, claim: Claim, net: nn.Module, box: Inte
 
 
 @pytest.mark.parametrize("clause", [(0, 1, 2), (0, 0, 1), (0, 0, 0), (0,)], ids=str)
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(
     seed=st.integers(0, 10**6),
     slope=st.sampled_from((0.0, 0.01, 0.3)),
-    shift=st.sampled_from((-0.05, 0.0, 0.05, 1.0)),
+    shift=st.sampled_from((-0.05, 0.05, 1.0)),
 )
 def test_answers_are_those_of_all_linear_pieces(clause, seed, slope, shift):
     d = 2 + seed % 2
@@ -87,14 +85,12 @@ def test_answers_are_those_of_all_linear_pieces(clause, seed, slope, shift):
     for few in (16, 0):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(search, "_FEW", few)
-            agrees(
-                settled(network_of(net, x), claim, box, ENOUGH, lambda point: True), shift, claim, net, box
-            )
+            agrees(settled(network_of(net, x), claim, box, ENOUGH, lambda point: True), shift, claim, net, box)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_inputs_of_many_numbers_are_decided_by_their_units(seed):
-    net = seeded(lambda: nn.Sequential(nn.Linear(24, 7), nn.ReLU(), nn.Linear(7, 3)), seed).double()
+    net = seeded(lambda: nn.Sequential(nn.Linear(24, 5), nn.ReLU(), nn.Linear(5, 3)), seed).double()
     x = randn(1, 24, seed=seed, dtype=torch.float64)
     box, bare = Interval(x - 0.4, x + 0.4, DOUBLE), Claim.of_classes(torch.tensor([seed % 3]), 3)
     least = truth(net, bare, box)
@@ -150,7 +146,7 @@ def test_no_answer_contradicts_a_dense_grid(name, few, monkeypatch):
         box, bare = Interval(x - 1, x + 1, DOUBLE), Claim.of_classes(torch.tensor([seed]), 3)
         with torch.no_grad():
             margins = bare.of(torch.zeros(len(points), dtype=torch.int64)).margin(net(points))
-        for shift in (-0.01, 0.05, 0.5):
+        for shift in (-0.01, 0.5):
             claim = Claim(bare.rows, bare.offset - float(margins.min()) + shift, bare.clause)
             found = settled(network_of(net, x), claim, box, Limits(seconds=0.5), lambda point: True)
             assert found.bound <= shift
@@ -158,11 +154,9 @@ def test_no_answer_contradicts_a_dense_grid(name, few, monkeypatch):
                 assert found.answer is not Answer.PROVEN
             if found.answer is Answer.BROKEN:
                 assert found.witness is not None
-                assert (
-                    float(claim.margin(net(found.witness))) <= 1e-12
-                )  # alone it is rounded otherwise than in a batch
-                assert shift < 0.05
-            if few and shift > 0.4:
+                assert float(claim.margin(net(found.witness))) <= 0
+                assert shift < 0
+            if few and shift > 0:
                 assert found.answer is Answer.PROVEN
 
 
@@ -206,7 +200,7 @@ def test_a_tie_is_never_proven(few, monkeypatch):
         if net is not touching:
             nn.init.constant_(net[0].bias, -9.0)
         found = settled(
-            network_of(net, x), claim, Interval(x - 1, x + 1, DOUBLE), Limits(1.5), lambda point: False
+            network_of(net, x), claim, Interval(x - 1, x + 1, DOUBLE), Limits(0.5), lambda point: False
         )
         assert found.answer is Answer.OPEN
         assert found.bound <= 0
@@ -216,18 +210,18 @@ def test_a_tie_is_never_proven(few, monkeypatch):
 def test_without_time_a_claim_stays_open_with_a_bound_that_holds(few, monkeypatch):
     monkeypatch.setattr(search, "_FEW", few)
     net = seeded(
-        lambda: nn.Sequential(nn.Linear(4, 30), nn.ReLU(), nn.Linear(30, 30), nn.ReLU(), nn.Linear(30, 4))
+        lambda: nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 3))
     ).double()
     x = randn(1, 4, seed=2, dtype=torch.float64)
     box = Interval(x - 1, x + 1, DOUBLE)
     points = points_in(box, 3000, seed=1)
     with torch.no_grad():
         scores = net(points)
-    for y in range(4):
-        bare = Claim.of_classes(torch.tensor([y]), 4)
+    for y in range(3):
+        bare = Claim.of_classes(torch.tensor([y]), 3)
         margins = bare.of(torch.zeros(len(points), dtype=torch.int64)).margin(scores)
         claim = Claim(bare.rows, bare.offset - float(margins.min()) + 0.05, bare.clause)
-        for limits in (Limits(0.0), Limits(0.3), Limits(5.0, waiting=3)):
+        for limits in (Limits(0.0), Limits(0.3), Limits(2.0, waiting=3)):
             found = settled(network_of(net, x), claim, box, limits, lambda point: False)
             assert found.bound <= 0.05
             assert (found.answer is Answer.OPEN) == bool(found.reason)
@@ -249,7 +243,7 @@ def test_an_open_claim_is_no_better_than_the_clauses_that_were_not_tried(monkeyp
     )
     found = settled(network_of(net, x), claim, Interval(x - 1, x + 1, DOUBLE), ENOUGH, lambda point: False)
     with torch.no_grad():
-        assert found.bound <= float(claim.only(torch.tensor([False, True])).margin(net(x)))
+        assert found.bound <= float(net(x)[0, 1]) - 5
 
 
 @pytest.mark.parametrize("dual", [2.0, torch.inf])

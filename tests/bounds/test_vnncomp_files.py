@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hardpoint.bounds import Interval, intervals
-from hardpoint.bounds.onnx import Network, read_network
+from hardpoint.bounds.onnx import OnnxNetwork, read_network
 from hardpoint.bounds.operators.operator import DOUBLE
 from hardpoint.bounds.vnnlib import Property, holds, read_vnnlib
 
@@ -44,7 +44,7 @@ def wanted(bench: str, name: str) -> Property:
 
 
 @functools.cache
-def network(bench: str, name: str) -> Network:
+def network(bench: str, name: str) -> OnnxNetwork:
     first = next(row["vnnlib"] for row in rows(bench) if row["onnx"] == name)
     return read_network(FOLDER / bench / name, *wanted(bench, first).hull())
 

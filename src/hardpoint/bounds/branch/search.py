@@ -89,6 +89,7 @@ class _Search:
     limits: Limits
     parts: int = 0
 
+    @torch.no_grad()
     def broken_at(self, points: Tensor) -> Tensor | None:
         """The worst of ``points`` ``[m, ...]``, where it breaks the claim."""
         every = torch.zeros(len(points), dtype=torch.int64)
