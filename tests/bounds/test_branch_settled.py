@@ -85,7 +85,9 @@ def test_answers_are_those_of_all_linear_pieces(clause, seed, slope, shift):
     for few in (16, 0):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(search, "_FEW", few)
-            agrees(settled(network_of(net, x), claim, box, ENOUGH, lambda point: True), shift, claim, net, box)
+            agrees(
+                settled(network_of(net, x), claim, box, ENOUGH, lambda point: True), shift, claim, net, box
+            )
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import hardpoint as hp
 from hardpoint.bounds.ball import Ball, allowed
 from hardpoint.core.box import Box
-from hardpoint.core.errors import HardpointError
+from hardpoint.core.errors import HardpointError, ModelError
 from hardpoint.evidence.certificate import Standing
 from hardpoint.models.torch import TorchModel
 from hardpoint.threats.features.edits import FeatureEdits
@@ -227,6 +227,15 @@ def test_rows_that_edits_allow_lie_in_the_box_that_is_bounded(norm, eps):
     assert bool((span.low[:, 4] >= x[:, 4]).all())
     if eps:
         assert bool(seen[:3].any())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_arithmetics_of_fewer_bits_are_refused_as_deployed(dtype):
+    net = linear(torch.tensor([[1.0, 0.0], [0.0, 1.0]])).to(dtype)
+    x, y = torch.tensor([[0.75, 0.25]], dtype=dtype), torch.tensor([0])
+    with pytest.raises(ModelError, match="does not count"):
+        standings(net, x, y, Linf(0.0), "deployed")
+    assert standings(net, x, y, Linf(0.0), "rigorous") == [Standing.ROBUST]
 
 
 def test_an_answer_of_one_score_is_held_to_both_signs():

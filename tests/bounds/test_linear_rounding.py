@@ -33,7 +33,10 @@ def exactly(net: nn.Sequential, x: Sequence[float]) -> Row:
         if isinstance(layer, nn.Linear):
             rows = [[Fraction(w) for w in row] for row in layer.weight.tolist()]
             bias = [Fraction(b) for b in layer.bias.tolist()]
-            z = [sum((w * v for w, v in zip(row, z, strict=True)), b) for row, b in zip(rows, bias, strict=True)]
+            z = [
+                sum((w * v for w, v in zip(row, z, strict=True)), b)
+                for row, b in zip(rows, bias, strict=True)
+            ]
         elif isinstance(layer, nn.LeakyReLU):
             z = [each if each > 0 else Fraction(layer.negative_slope) * each for each in z]
         elif isinstance(layer, nn.ReLU):
@@ -51,7 +54,9 @@ def cancelling(seed: int, sizes: Sequence[int], scale: float, leaky: bool = Fals
         weight = randn(b, a, seed=seed + k, dtype=torch.float64)
         weight = weight * scale ** rand(b, a, seed=seed + k + 50, dtype=torch.float64)
         if k:  # units come in equal pairs, and weights in pairs of the other sign
-            weight[:, 1::2] = -weight[:, ::2] * (1 + 2**-50 * randn(b, a // 2, seed=seed, dtype=torch.float64).round())
+            weight[:, 1::2] = -weight[:, ::2] * (
+                1 + 2**-50 * randn(b, a // 2, seed=seed, dtype=torch.float64).round()
+            )
         with torch.no_grad():
             line.weight.copy_(weight)
             line.bias.copy_(randn(b, seed=seed + k + 70, dtype=torch.float64))
@@ -87,7 +92,10 @@ def points(box: Interval, seed: int) -> list[list[float]]:
 
 @settings(max_examples=25)
 @given(
-    st.integers(0, 10**6), st.sampled_from((1.0, 1e8, 1e16)), st.sampled_from((0.0, 1e-16, 1e-3, 1.0)), st.booleans()
+    st.integers(0, 10**6),
+    st.sampled_from((1.0, 1e8, 1e16)),
+    st.sampled_from((0.0, 1e-16, 1e-3, 1.0)),
+    st.booleans(),
 )
 def test_bounds_hold_in_exact_arithmetic_whatever_cancels(seed, scale, eps, leaky):
     net = cancelling(seed, (3, 4, 4, 2), scale, leaky)
@@ -180,13 +188,17 @@ def test_lengths_of_tiny_coefficients_are_not_lost(size):
     for dual, worst in ((2.0, 14 - 3 * 5), (torch.inf, 14 - 3 * 4)):
         ball = Ball(x - 3, x + 3, DOUBLE, x, 3.0, dual)
         graph = traced(net, x)
-        bound = float(backward(graph, [ball, *intervals(graph, ball)[1:]], torch.ones(1, 1, 1).double()).least(ball))
+        bound = float(
+            backward(graph, [ball, *intervals(graph, ball)[1:]], torch.ones(1, 1, 1).double()).least(ball)
+        )
         assert Fraction(bound) <= worst * Fraction(size)
         assert bound == pytest.approx(worst * size, rel=1e-6)
 
 
 def test_max_pools_lose_what_their_rows_lose():
-    net = seeded(lambda: nn.Sequential(nn.Conv2d(1, 2, 2), nn.MaxPool2d(2, 1), nn.Flatten(), nn.Linear(8, 2))).double()
+    net = seeded(
+        lambda: nn.Sequential(nn.Conv2d(1, 2, 2), nn.MaxPool2d(2, 1), nn.Flatten(), nn.Linear(8, 2))
+    ).double()
     x = rand(1, 1, 4, 4, seed=1, dtype=torch.float64)
     graph, box = traced(net, x), Interval(x - 0.1, x + 0.1, DOUBLE)
     for seed in range(20):

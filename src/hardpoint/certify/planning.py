@@ -48,6 +48,9 @@ def planned(
     """What ``certify`` is to do, checked; raises as it does."""
     found = as_network(load_model(model))
     known = provable(found, x, y)
+    level = _parsed(Level, soundness, "soundness")
+    if level is Level.DEPLOYED:
+        _refuse_coarse(known.module, x)
     perturbation = certifiable(threat, x[:1], known.box)
     if not 0 < seconds < math.inf:
         raise ConfigError(f"seconds_per_input is {seconds}", "give a finite number above 0")
@@ -69,11 +72,22 @@ def planned(
         Network(exact, quick),
         perturbation,
         classes,
-        _parsed(Level, soundness, "soundness"),
+        level,
         _parsed(Method, method, "method"),
         float(seconds),
         seed,
     )
+
+
+def _refuse_coarse(module: nn.Module, x: Tensor) -> None:
+    """Errors of execution are counted for float32 and finer arithmetics."""
+    held = [x, *module.parameters(), *module.buffers()]
+    coarse = {part.dtype for part in held if part.is_floating_point() and torch.finfo(part.dtype).bits < 32}
+    if coarse:
+        raise ModelError(
+            f"the network or its inputs are {coarse.pop()}, whose rounding soundness='deployed' does not count",
+            "certify it in float32 (model.float(), x.float()), or with soundness='rigorous'",
+        )
 
 
 def as_network(model: Model) -> TorchModel:

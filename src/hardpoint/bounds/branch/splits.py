@@ -26,8 +26,8 @@ from hardpoint.bounds.operators.operator import Interval, Slopes
 _ENOUGH = 1e-3
 """How far above 0 a bound in float32 is not raised further."""
 _CROSSED = 1e-9
-"""How far an interval's ends must have passed one another to say that there is nothing between them, where rounding
-is not accounted for."""
+"""How far an interval's ends must have passed one another, as a share of their size and of 1, to say that there is
+nothing between them, where rounding is not accounted for."""
 
 
 def kinks(graph: Graph) -> tuple[int, ...]:
@@ -235,7 +235,7 @@ def _settled(known: Mapping[int, Interval]) -> tuple[dict[int, Interval], Tensor
     settled: dict[int, Interval] = {}
     empty: Tensor | None = None
     for k, span in known.items():
-        slack = 0.0 if span.outward is not None else _CROSSED
+        slack = 0.0 if span.outward is not None else _CROSSED * (1 + span.size)
         crossed = (span.low > span.high + slack).flatten(1).any(1)
         empty = crossed if empty is None else empty | crossed
         settled[k] = Interval(
