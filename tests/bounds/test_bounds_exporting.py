@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hardpoint.bounds import Interval, UnknownOperator, intervals, traced
+from hardpoint.bounds.operators.operator import DOUBLE
 from hardpoint.core.errors import ModelError
 from small_models import rand, seeded
 
@@ -71,7 +72,7 @@ def test_a_network_that_branches_on_shapes_is_followed(name):
     assert (set(vars(net)), set(net.state_dict())) == before
     for n in (1, 2, 5):
         torch.testing.assert_close(graph(x[:n]), net(x[:n]), rtol=1e-12, atol=1e-12)
-    spans = intervals(graph, Interval(x - 0.1, x + 0.1, outward=True))
+    spans = intervals(graph, Interval(x - 0.1, x + 0.1, outward=DOUBLE))
     for seed in range(20):
         values = graph.values(x + 0.1 * (2 * image(5, seed) - 1))
         for value, span in zip(values, spans, strict=True):
