@@ -79,7 +79,7 @@ def by_labels(ball, **settings) -> Threat:
         (HopSkipJump(queries=5000), "linf", 1.2),
         (SurFree(queries=1500), "l2", 1.2),  # a bar for 5,000; the nearest is kept, so more could only help
         (GeoDA(queries=3000), "l2", 1.25),
-        (GeoDA(queries=3000), "linf", 1.2),
+        (GeoDA(queries=3000), "linf", 1.25),
         (RayS(queries=1500), "linf", 1.15),
         (BoundaryAttack(queries=1500), "l2", 1.7),
     ],

@@ -116,7 +116,7 @@ def test_kill_9_anywhere_then_resume_is_identical(hardpoint: Run, folder: Path) 
 
 
 def test_an_interrupt_says_how_to_go_on(hardpoint: Run, folder: Path) -> None:
-    write_data(folder / "data.npz", n=300)
+    write_data(folder / "data.npz", n=1200)
     words = [word for word in WORDS if word not in ("--out", "run")]
     process = subprocess.Popen(
         [sys.executable, "-m", "hardpoint", *words],

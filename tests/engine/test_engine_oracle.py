@@ -76,8 +76,8 @@ def test_gradients_are_the_objectives_and_leave_no_trace():
     point = x.clone().requires_grad_(True)
     value = margin_over(module(point), y)
     (known,) = torch.autograd.grad(value.sum(), point)
-    assert torch.equal(reply.gradient, known)
-    assert torch.equal(reply.value, value.detach())
+    torch.testing.assert_close(reply.gradient, known, rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(reply.value, value.detach(), rtol=1e-12, atol=1e-15)
     for tensor in (reply.gradient, reply.value, reply.scores):
         assert tensor.grad_fn is None
         assert not tensor.requires_grad

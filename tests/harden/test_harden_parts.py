@@ -136,7 +136,7 @@ def test_examples_that_one_more_step_outdoes_are_noticed_soon():
     assert not any(watch.met(0.4, 0.38) for _ in range(9))
     assert watch.is_sound
     seen = [watch.met(0.6, 0.2) for _ in range(12)]
-    assert True in seen[:6]
+    assert any(seen[:6])
     assert all(seen[6:])
     assert not watch.is_sound
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hardpoint.bounds.crown import bent_first, bent_values, both_ways, tightened, unstable
+from hardpoint.bounds.crown import bent_first, bent_values, both_ways, unstable
 from hardpoint.bounds.graph import Graph, Network
+from hardpoint.bounds.interval import intervals
 from hardpoint.bounds.linear import Choice, Linear, backward
 from hardpoint.bounds.operators.operator import Curved, Interval, Slopes, is_curved
 from hardpoint.bounds.rows import Dense, Rows
@@ -135,9 +136,9 @@ def alpha_spans(network: Network, spans: Sequence[Interval], ascent: Ascent) -> 
     known = {k: spans[k] for k in bent_values(graph)}
     for place in bent_values(graph):
         if curves_before(graph, place):
-            narrowed = tightened(graph, spans[0], known)
+            narrowed = intervals(graph, spans[0], known)
             known[place] = _narrowed(network, narrowed, place, ascent)
-    return tightened(graph, spans[0], known)
+    return intervals(graph, spans[0], known)
 
 
 def _narrowed(network: Network, spans: Sequence[Interval], place: int, ascent: Ascent) -> Interval:

@@ -8,9 +8,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from hardpoint.bounds.ball import allowed
 from hardpoint.bounds.graph import Graph
+from hardpoint.bounds.inputs import refuse_inputs, refuse_labels
 from hardpoint.bounds.interval import intervals, margin_bounds
-from hardpoint.bounds.operators.operator import DOUBLE, Interval
 from hardpoint.bounds.tracing import refuse_hooks, traced
 from hardpoint.core.box import Box
 from hardpoint.core.errors import BadModelOutput, ConfigError, DataError, ModelError, ThreatError
@@ -59,7 +60,7 @@ def interval_certified(
     >>> interval_certified(net, torch.tensor([[0.7], [0.55]]), torch.tensor([1, 1]), Linf(0.1))
     tensor([ True, False])
     """
-    known, eps = provable(model, x, y), _radius(threat)
+    known, perturbation = provable(model, x, y), _linf(threat)
     if not 0 <= slack < math.inf:
         raise ConfigError(f"slack is {slack!r}", "give a finite number of 0 or more")
     if not len(x):
@@ -69,7 +70,7 @@ def interval_certified(
         module = in_double(known.module)
         graph = traced(module, x_here[:1].double())
         parts = [
-            _certified(graph, part, labels, known.box, eps, slack)
+            _certified(graph, part, labels, known.box, perturbation, slack)
             for part, labels in zip(chunks(x_here, _AT_ONCE), chunks(y_here, _AT_ONCE), strict=True)
         ]
     return torch.cat(parts).to(x.device)
@@ -86,7 +87,8 @@ def provable(model: nn.Module | TorchModel, x: Tensor, y: Tensor) -> TorchModel:
     if known.probabilities:
         raise ModelError("the network returns probabilities", "give it without its last softmax or sigmoid")
     refuse_training_layers(known.module)
-    _refuse_inputs(x, y, known.box)
+    refuse_inputs(x, known.box)
+    refuse_labels(y, len(x))
     return known
 
 
@@ -107,19 +109,8 @@ def in_double(module: nn.Module) -> nn.Module:
         ) from None
 
 
-def allowed_box(x: Tensor, box: Box, eps: float) -> Interval:
-    """float64: all points within ``eps`` of ``x`` ``[n, ...]`` and inside ``box``, rounded outwards."""
-    centre, (low, high) = x.double(), box.bounds_like(x)
-    far, reach = (
-        torch.full_like(centre, torch.inf),
-        eps * (1 + 2**-50),
-    )  # a measured distance is itself rounded
-    least, most = torch.nextafter(centre - reach, -far), torch.nextafter(centre + reach, far)
-    return Interval(torch.maximum(least, low.double()), torch.minimum(most, high.double()), DOUBLE)
-
-
-def _certified(graph: Graph, x: Tensor, y: Tensor, box: Box, eps: float, slack: float) -> Tensor:
-    spans = intervals(graph, allowed_box(x, box, eps))
+def _certified(graph: Graph, x: Tensor, y: Tensor, box: Box, threat: Linf, slack: float) -> Tensor:
+    spans = intervals(graph, allowed(x, box, threat))
     scores = spans[graph.output].low
     if scores.dim() != 2:
         raise BadModelOutput(
@@ -134,29 +125,11 @@ def _certified(graph: Graph, x: Tensor, y: Tensor, box: Box, eps: float, slack: 
     return (others > slack).all(1)  # what is not a number is above nothing
 
 
-def _radius(threat: Threat | Perturbation) -> float:
+def _linf(threat: Threat | Perturbation) -> Linf:
     perturbation = Threat.of(threat).perturbation
     if not isinstance(perturbation, Linf):
         raise ThreatError(
             f"interval bounds say nothing about {perturbation.name}",
             "certify against Linf, for example Linf(0.1)",
         )
-    return perturbation.eps
-
-
-def _refuse_inputs(x: Tensor, y: Tensor, box: Box) -> None:
-    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-        raise DataError(f"inputs and labels are {type(x).__name__} and {type(y).__name__}", "give tensors")
-    if not x.is_floating_point() or x.dim() < 2:
-        raise DataError(f"inputs are {x.dtype} {tuple(x.shape)}", "give floats [n, ...]")
-    if len(x) != len(y) or y.dim() != 1:
-        raise DataError(
-            f"there are {len(x)} inputs and labels of shape {tuple(y.shape)}", "give one label per input"
-        )
-    if not len(x):
-        return
-    if y.is_floating_point() or y.dtype is torch.bool or int(y.min()) < 0:
-        raise DataError("labels are not whole numbers of 0 or more", "give int64 class numbers")
-    outside = (~box.contains(x)).nonzero().flatten()
-    if len(outside):
-        raise DataError(f"row {int(outside[0])} lies outside the input range", "scale the inputs into it")
+    return perturbation

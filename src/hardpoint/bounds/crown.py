@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hardpoint.bounds.graph import Graph
-from hardpoint.bounds.interval import class_differences
+from hardpoint.bounds.interval import class_differences, met
 from hardpoint.bounds.linear import backward
 from hardpoint.bounds.operators.operator import Interval, is_curved, is_relaxable
 from hardpoint.bounds.rows import Dense, Patches, Rows
@@ -33,43 +33,17 @@ def crown_margins(graph: Graph, spans: Sequence[Interval], y: Tensor) -> Tensor:
     return backward(graph, spans, rows).least(spans[0])
 
 
-def tightened(graph: Graph, box: Interval, known: Mapping[int, Interval] | None = None) -> list[Interval]:
-    """The interval of every value by interval propagation, each cut with what is ``known`` of it.
-
-    An interval that is cut away altogether has ``low > high``: no point of the box fulfils what is known.
-    """
-    spans = [box]
-    for k, step in enumerate(graph.steps, 1):
-        span = step.operator.interval(*(spans[i] for i in step.inputs))
-        if known is not None and k in known:
-            span = met(span, known[k])
-        spans.append(span)
-    return spans
-
-
-def met(first: Interval, second: Interval) -> Interval:
-    """What lies in both."""
-    return Interval(
-        torch.maximum(first.low, second.low), torch.minimum(first.high, second.high), first.outward
-    )
-
-
-def crown_spans(
-    graph: Graph, box: Interval, known: Mapping[int, Interval] | None = None, last: int | None = None
-) -> list[Interval]:
+def crown_spans(graph: Graph, box: Interval, known: Mapping[int, Interval] | None = None) -> list[Interval]:
     """The interval of every value, those that curved steps take by linear bounds where intervals leave them bent.
 
     Args:
         graph: the network.
         box: ``[n, ...]``.
         known: intervals that hold besides, by value.
-        last: the value up to which; all by default.
     """
     spans = [box]
     bent = bent_values(graph)
     for k, step in enumerate(graph.steps, 1):
-        if last is not None and k > last:
-            break
         span = step.operator.interval(*(spans[i] for i in step.inputs))
         if known is not None and k in known:
             span = met(span, known[k])

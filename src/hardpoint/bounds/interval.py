@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,11 +13,17 @@ from hardpoint.bounds.operators.affine import Linear, Weighted
 from hardpoint.bounds.operators.operator import Interval
 
 
-def intervals(graph: Graph, box: Interval) -> list[Interval]:
+def intervals(graph: Graph, box: Interval, known: Mapping[int, Interval] | None = None) -> list[Interval]:
     """The interval of the input, ``box``, and of the value of each step, differentiably.
 
     Every value of the network at any point of the box lies in its interval (Gowal et al., "On the effectiveness of
     interval bound propagation for training verifiably robust models", 2018; Mirman, Gehr and Vechev, ICML 2018).
+
+    Args:
+        graph: the network.
+        box: ``[n, ...]``.
+        known: intervals that hold besides, by value. One that is cut away altogether has ``low > high``: no point of
+            the box fulfils what is known.
 
     >>> from torch import nn
     >>> from hardpoint.bounds.tracing import traced
@@ -26,9 +32,17 @@ def intervals(graph: Graph, box: Interval) -> list[Interval]:
     tensor([[0.0000, 0.5000]])
     """
     spans = [box]
-    for step in graph.steps:
-        spans.append(step.operator.interval(*(spans[place] for place in step.inputs)))
+    for k, step in enumerate(graph.steps, 1):
+        span = step.operator.interval(*(spans[place] for place in step.inputs))
+        spans.append(met(span, known[k]) if known is not None and k in known else span)
     return spans
+
+
+def met(first: Interval, second: Interval) -> Interval:
+    """What lies in both."""
+    return Interval(
+        torch.maximum(first.low, second.low), torch.minimum(first.high, second.high), first.outward
+    )
 
 
 def margin_bounds(graph: Graph, spans: Sequence[Interval], y: Tensor) -> Tensor:

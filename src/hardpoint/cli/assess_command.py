@@ -4,47 +4,24 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hardpoint.assess import Result
+from hardpoint.cli.asked import Asked
 from hardpoint.cli.build import build_data, build_model, build_threats, check_together
 from hardpoint.cli.console import say, say_json
 from hardpoint.cli.defence import with_defence
 from hardpoint.cli.job import Job
-from hardpoint.cli.layers import Layer, Resolved, resolve
+from hardpoint.cli.layers import Resolved, resolve
 from hardpoint.cli.report_command import write_formats
 from hardpoint.cli.runs import Verb, claimed_folder, resume_command, unfinished_run
 from hardpoint.cli.verdicts import exit_code, verdict_lines
 from hardpoint.evidence.store import RunFolder
 from hardpoint.models.base import Model
 from hardpoint.report import summary_json
-
-
-@dataclass(frozen=True)
-class Asked:
-    """How the command was called.
-
-    Attributes:
-        said: what the command line says about settings.
-        config: the configuration file it names.
-        out: the run folder it names.
-        resume: continue that run, or the newest unfinished one; starts it where there is none.
-        json_out: print one JSON object instead of lines.
-        quiet: no progress and no hints.
-        words: the command as typed, for the record.
-    """
-
-    said: Layer
-    config: Path | None
-    out: Path | None
-    resume: bool
-    json_out: bool
-    quiet: bool
-    words: Sequence[str]
 
 
 def run(asked: Asked) -> int:

@@ -11,11 +11,12 @@ import torch
 
 from hardpoint.certify.certify import certify
 from hardpoint.certify.planning import as_network, certifiable
+from hardpoint.cli.asked import Asked
 from hardpoint.cli.build import Planned, build_data, build_model, build_threats, check_together
 from hardpoint.cli.config import Settings
 from hardpoint.cli.console import note, say, say_json
 from hardpoint.cli.exits import Exit
-from hardpoint.cli.harden_command import Asked, run_folder
+from hardpoint.cli.harden_command import run_folder
 from hardpoint.cli.layers import resolve
 from hardpoint.cli.report_command import write_formats
 from hardpoint.cli.runs import Verb, header_of, resume_command

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hardpoint.cli.asked import Asked
 from hardpoint.cli.build import (
     Planned,
     build_data,
@@ -19,7 +19,7 @@ from hardpoint.cli.build import (
 )
 from hardpoint.cli.config import HardenSettings
 from hardpoint.cli.console import say, say_json
-from hardpoint.cli.layers import Layer, Resolved, resolve
+from hardpoint.cli.layers import Resolved, resolve
 from hardpoint.cli.report_command import write_formats
 from hardpoint.cli.runs import Verb, claimed_folder, header_of, resume_command, unfinished_run
 from hardpoint.cli.training_made import made_change, made_recipe
@@ -31,29 +31,6 @@ from hardpoint.harden import HardenResult, Training, harden
 from hardpoint.harden.harden import AFTER, BEFORE, refuse_overlap
 from hardpoint.models.base import Model
 from hardpoint.report import summary_json
-
-
-@dataclass(frozen=True)
-class Asked:
-    """How the command was called; as ``assess`` is.
-
-    Attributes:
-        said: what the command line says about settings.
-        config: the configuration file it names.
-        out: the run folder it names.
-        resume: go on with that training, or with the newest unfinished one.
-        json_out: print one JSON object instead of lines.
-        quiet: no progress and no hints.
-        words: the command as typed, for the record.
-    """
-
-    said: Layer
-    config: Path | None
-    out: Path | None
-    resume: bool
-    json_out: bool
-    quiet: bool
-    words: Sequence[str]
 
 
 def run(asked: Asked) -> int:

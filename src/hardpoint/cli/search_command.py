@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hardpoint.cli.asked import Asked
 from hardpoint.cli.config import SearchSettings
 from hardpoint.cli.console import say, say_json
 from hardpoint.cli.exits import Exit
-from hardpoint.cli.harden_command import Asked, build_lesson, run_folder, training_of
+from hardpoint.cli.harden_command import build_lesson, run_folder, training_of
 from hardpoint.cli.layers import Resolved
 from hardpoint.cli.report_command import write_formats
 from hardpoint.cli.runs import Verb, header_of, resume_command

@@ -64,7 +64,7 @@ def test_a_linear_surrogate_of_a_linear_target_leads_to_the_worst_case(processor
     sure = worst.abs() > 1e-4
     assert torch.equal(result.broken[sure], worst[sure] > 0)
     assert 5 < int(result.broken.sum()) < 35
-    assert torch.equal(result.queries, torch.ones_like(y))
+    assert (result.queries[sure] == 1).all()  # what lies on the boundary itself may be asked again
 
 
 def test_in_l0_the_chosen_numbers_go_all_the_way():

@@ -22,7 +22,7 @@ from hardpoint.threats.l0 import L0Region
 class PGDState:
     """The current iterate, and the one before it to notice when the attack runs in circles.
 
-    ``total`` and ``previous_total`` are weighted sums of their numbers, ``[n]``: a cheap first look.
+    ``total`` and ``previous_total`` are checksums of them, ``[n]``: a cheap first look.
     """
 
     HAS_ROWS: ClassVar[bool] = True
@@ -83,7 +83,7 @@ class PGD(StandaloneAttack):
     def start(self, task: Task) -> PGDState:
         x = self._begin(task)
         total = _total(x)
-        nothing = torch.full_like(total, torch.nan)
+        nothing = torch.full_like(total, -1)
         return PGDState(x, x, total, nothing, torch.zeros_like(task.y, dtype=torch.bool))
 
     def objective(self, scores: Tensor, task: Task, state: PGDState) -> Tensor:
@@ -126,9 +126,12 @@ class PGD(StandaloneAttack):
 
 
 def _total(x: Tensor) -> Tensor:
-    """Weighted, as steps up and down by one length leave plain sums as they are."""
-    flat = x.flatten(1)
-    return flat @ torch.linspace(-1, 1, flat.shape[1], dtype=x.dtype, device=x.device)
+    """A checksum of each row's bits: exact, so that it does not depend on the row's place in the batch. Weighted, as
+    steps up and down by one length leave plain sums as they are."""
+    words = {8: torch.int64, 4: torch.int32, 2: torch.int16}[x.element_size()]
+    bits = x.flatten(1).view(words)
+    weights = torch.arange(1, 2 * bits.shape[1], 2, dtype=words, device=x.device)
+    return (bits * weights).sum(1, dtype=words)
 
 
 def _repeats(new: Tensor, total: Tensor, state: PGDState) -> Tensor:

@@ -102,7 +102,7 @@ class MOEVA(StandaloneAttack):
         n, k = state.asked.shape
         if reply.scores is None:
             return torch.full((n, k, 3), _UNKNOWN, dtype=torch.float64, device=task.x.device)
-        margin = task.goal.margin(reply.scores.flatten(0, 1), task.y.repeat_interleave(k)).double()
+        margin = _settled(task.goal.margin(reply.scores.flatten(0, 1), task.y.repeat_interleave(k)))
         region, rows = self._many(task), state.query.flatten(0, 1)
         distance, hinges = region.distance(rows), region.schema.hinges(rows)
         violation = (hinges / (1 + hinges)).sum(1)
@@ -156,6 +156,13 @@ class MOEVA(StandaloneAttack):
     def _many(self, task: Task) -> FeatureEditsRegion:
         owner = torch.arange(len(task), device=task.x.device).repeat_interleave(self.offspring)
         return take_rows(table_region(task.region, self.name), owner)
+
+
+def _settled(margin: Tensor) -> Tensor:
+    """float64, without its last digits: the same row asked in another place of a batch is worth the same."""
+    digits = 2.0 ** (16 if margin.dtype is not torch.float64 else 35)
+    part, power = torch.frexp(margin.double())
+    return torch.ldexp((part * digits).round() / digits, power)
 
 
 def _ranks(order: Tensor) -> Tensor:

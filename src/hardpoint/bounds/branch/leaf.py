@@ -16,8 +16,8 @@ from torch import Tensor
 
 from hardpoint.bounds.branch.domains import Domains
 from hardpoint.bounds.claim import Claim
-from hardpoint.bounds.crown import tightened
 from hardpoint.bounds.graph import Graph
+from hardpoint.bounds.interval import intervals
 from hardpoint.bounds.linear import Choice, backward
 from hardpoint.bounds.operators.operator import Interval
 
@@ -58,7 +58,7 @@ def solved(graph: Graph, claim: Claim, part: Domains) -> Leaf | None:
         claim: of one input.
         part: a single one.
     """
-    spans = tightened(graph, part.box, part.known)
+    spans = intervals(graph, part.box, part.known)
     for k, span in part.known.items():
         spans[k] = span
     answers, constant = _linear(graph, spans, graph.output, torch.arange(spans[graph.output].low[0].numel()))

@@ -93,8 +93,7 @@ class _Search:
     def broken_at(self, points: Tensor) -> Tensor | None:
         """The worst of ``points`` ``[m, ...]``, where it breaks the claim."""
         every = torch.zeros(len(points), dtype=torch.int64)
-        with torch.no_grad():
-            margins = self.claim.of(every).margin(self.network.exact(points))
+        margins = self.claim.of(every).margin(self.network.exact(points))
         worst = int(margins.argmin())
         found = points[worst : worst + 1]
         return found if float(margins[worst]) <= 0 and self.accepts(found) else None

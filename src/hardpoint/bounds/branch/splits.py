@@ -17,8 +17,9 @@ from torch import Tensor
 from hardpoint.bounds.alpha import Ascent, raised, renewed
 from hardpoint.bounds.branch.domains import Domains
 from hardpoint.bounds.claim import Claim
-from hardpoint.bounds.crown import bent_values, tightened
+from hardpoint.bounds.crown import bent_values
 from hardpoint.bounds.graph import Graph, Network
+from hardpoint.bounds.interval import intervals
 from hardpoint.bounds.linear import Choice, backward
 from hardpoint.bounds.operators.activation import Leaky
 from hardpoint.bounds.operators.operator import Interval, Slopes
@@ -90,7 +91,7 @@ def halves(graph: Graph, parts: Domains, unit: Tensor, places: tuple[int, ...]) 
         The halves, with their parents' bounds, and bool ``[2 m]``: those that no point lies in.
     """
     both = _cut(parts, unit, places)
-    spans = tightened(graph, both.box, both.known)
+    spans = intervals(graph, both.box, both.known)
     known, empty = _settled({k: spans[k] for k in both.known})
     return replace(both, known=known), empty
 
@@ -148,7 +149,7 @@ def chosen(
 ) -> tuple[Tensor, Tensor]:
     """The unit ``[m]`` to split each part at, and bool ``[m]``: parts that no unit is left to split in."""
     score = costs(network, claim, parts, places)
-    done = score.amax(1) < 0
+    done = ~crossing(parts, places).any(1)
     best = score.topk(min(tried, score.shape[1]), 1).indices
     if best.shape[1] == 1:
         return best[:, 0], done
@@ -173,7 +174,7 @@ def root(graph: Graph, box: Interval, spans: list[Interval], choice: Choice, bou
 
 def _spans(graph: Graph, parts: Domains) -> list[Interval]:
     """The interval of every value, from what is known of those before curved steps."""
-    spans = tightened(graph, parts.box, parts.known)
+    spans = intervals(graph, parts.box, parts.known)
     for k, span in parts.known.items():
         spans[k] = span
     return spans

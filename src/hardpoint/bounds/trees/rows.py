@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hardpoint.bounds.certified import allowed_box
+from hardpoint.bounds.ball import allowed
 from hardpoint.core.box import Box
 from hardpoint.core.errors import DataError, ThreatError
 from hardpoint.threats.features import FeatureEdits, FeatureEditsRegion, Kind, Norm
@@ -110,7 +110,7 @@ def allowed_rows(threat: Allowed, x: Tensor, box: Box) -> AllowedRows:
         return AllowedRows(x, threat.low.expand(x.shape), threat.high.expand(x.shape), box, None)
     perturbation = Threat.of(threat).perturbation
     if isinstance(perturbation, Linf):
-        span = allowed_box(x, box, perturbation.eps)
+        span = allowed(x, box, perturbation)
         return AllowedRows(x, span.low.expand(x.shape), span.high.expand(x.shape), box, perturbation)
     if isinstance(perturbation, FeatureEdits):
         low, high = _edited(perturbation.around(x, box))
