@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Options, Table, interleaved, median
 from benchmarks.models import wk17a
-from hardpoint.bounds.alpha import Ascent, alpha_spans, raised
+from hardpoint.bounds.alpha import Ascent, alpha_linear, alpha_spans
 from hardpoint.bounds.ball import allowed
 from hardpoint.bounds.certified import in_double
 from hardpoint.bounds.claim import Claim
@@ -140,10 +140,8 @@ class _Ours:
         with torch.no_grad():
             spans = crown_spans(graph, region)
         spans = alpha_spans(self.network, spans, Ascent(steps=20))
-        rough = [span.roughly(torch.float32) for span in spans]
-        choice = raised(self.network.quick, rough, claim.rows.float(), Ascent(steps=20)).choice
-        with torch.no_grad():
-            return backward(graph, spans, claim.rows, None, choice.to(torch.float64)).least(region).amin(1)
+        linear = alpha_linear(self.network, spans, claim.rows, Ascent(steps=20))
+        return linear.least(region).amin(1)
 
     def interval(self, x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():

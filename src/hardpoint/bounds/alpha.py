@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from hardpoint.bounds.condensed import condensed, exact_choice, quick_spans
 from hardpoint.bounds.crown import bent_first, bent_values, both_ways, unstable
 from hardpoint.bounds.graph import Graph, Network
 from hardpoint.bounds.interval import intervals
@@ -132,30 +133,65 @@ def alpha_spans(network: Network, spans: Sequence[Interval], ascent: Ascent) -> 
         spans: what ``crown_spans`` found; none becomes wider.
         ascent: for each value.
     """
-    graph = network.exact
-    known = {k: spans[k] for k in bent_values(graph)}
+    graph, network = network.exact, condensed(network, spans)
+    known = _of_curves(graph, spans)
     for place in bent_values(graph):
         if curves_before(graph, place):
-            narrowed = intervals(graph, spans[0], known)
-            known[place] = _narrowed(network, narrowed, place, ascent)
+            known[place] = _narrowed(network, intervals(graph, spans[0], known), place, ascent)
     return intervals(graph, spans[0], known)
 
 
+def alpha_linear(
+    network: Network,
+    spans: Sequence[Interval],
+    rows: Tensor,
+    ascent: Ascent,
+    *,
+    objective: Callable[[Tensor], Tensor] = torch.sum,
+    done: Callable[[Tensor], bool] | None = None,
+) -> Linear:
+    """The linear function below ``rows`` ``[n, S, K]`` over the answers, with lines chosen for each row.
+
+    Args:
+        network: both graphs of it.
+        spans: the interval of each value.
+        ascent, objective, done: see ``raised``.
+    """
+    small = condensed(network, spans)
+    rough = quick_spans(small, spans[0], _of_curves(network.exact, spans))
+    choice = raised(small.quick, rough, rows.float(), ascent, objective=objective, done=done).choice
+    with torch.no_grad():
+        return backward(network.exact, spans, rows, None, exact_choice(small, spans, choice))
+
+
+def _of_curves(graph: Graph, spans: Sequence[Interval]) -> dict[int, Interval]:
+    return {k: spans[k] for k in bent_values(graph)}
+
+
 def _narrowed(network: Network, spans: Sequence[Interval], place: int, ascent: Ascent) -> Interval:
-    graph, span = network.exact, spans[place]
-    bent = unstable(graph, spans, place).flatten(1)
+    graph, span, kept = network.exact, spans[place], network.kept.get(place)
+    if network.kept and kept is None:
+        return span  # nothing of it is bent
+    bent = unstable(graph, spans, place)
+    bent = bent.flatten(1) if kept is None else kept.of(bent)
     most = int(bent.sum(1).max()) if len(bent) else 0
     low, high = span.low.flatten(1).clone(), span.high.flatten(1).clone()
     widest = max(spans[k].low[0].numel() for k in curves_before(graph, place))
-    rough = [each.roughly(torch.float32) for each in spans]
+    rough = quick_spans(network, spans[0], _of_curves(graph, spans))
+    at = place if kept is None else kept.place
     step = max(1, _AT_ONCE // (len(bent) * widest * 64))
     for part in torch.split(bent_first(bent, most), step, dim=1):
-        quick = raised(network.quick, rough, both_ways(part, rough[place].low), ascent, place=place)
-        rows, choice = both_ways(part, span.low), quick.choice.to(torch.float64)
+        quick = raised(network.quick, rough, both_ways(part, rough[at].low), ascent, place=at)
+        units = part if kept is None else kept.units.expand(len(part), -1).gather(1, part)
+        rows = both_ways(units, span.low)
+        met: dict[int, Rows] = {}
         with torch.no_grad():
+            if kept is not None:
+                backward(graph, spans, rows, place, None, met)
+            choice = exact_choice(network, spans, quick.choice, met)
             below, above = backward(graph, spans, rows, place, choice).least(spans[0]).chunk(2, 1)
-        low.scatter_(1, part, torch.maximum(low.gather(1, part), below))
-        high.scatter_(1, part, torch.minimum(high.gather(1, part), -above))
+        low.scatter_(1, units, torch.maximum(low.gather(1, units), below))
+        high.scatter_(1, units, torch.minimum(high.gather(1, units), -above))
     return Interval(low.view_as(span.low), high.view_as(span.high), span.outward)
 
 

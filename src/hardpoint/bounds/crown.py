@@ -126,16 +126,19 @@ def bent_first(bent: Tensor, most: int) -> Tensor:
     return torch.sort(bent.to(torch.uint8), dim=1, descending=True, stable=True).indices[:, :most]
 
 
-def both_ways(places: Tensor, like: Tensor) -> Rows:
-    """Rows that are one element each, and then their negatives."""
+def elements(places: Tensor, like: Tensor) -> Rows:
+    """Rows that are one element each: int64 ``[n, S]`` in the flattened values ``like`` ``[n, ...]``."""
     shape = like.shape[1:]
     if len(shape) == 3:
-        single = Patches.single(places, (shape[0], shape[1], shape[2]), like)
-        return Patches(
-            torch.cat([single.values, -single.values], 1),
-            single.top.repeat(1, 2),
-            single.left.repeat(1, 2),
-            single.shape,
-        )
+        return Patches.single(places, (shape[0], shape[1], shape[2]), like)
     rows = like.new_zeros(*places.shape, shape.numel()).scatter_(2, places.unsqueeze(2), 1.0)
-    return Dense(torch.cat([rows, -rows], 1).view(len(rows), -1, *shape))
+    return Dense(rows.view(*places.shape, *shape))
+
+
+def both_ways(places: Tensor, like: Tensor) -> Rows:
+    """Rows that are one element each, and then their negatives."""
+    single = elements(places, like)
+    values = torch.cat([single.values, -single.values], 1)
+    if isinstance(single, Dense):
+        return Dense(values)
+    return Patches(values, single.top.repeat(1, 2), single.left.repeat(1, 2), single.shape)

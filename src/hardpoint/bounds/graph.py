@@ -87,11 +87,22 @@ class Kept:
 
     Attributes:
         place: the value that holds them there.
-        units: int64 ``[u]``: which they are among all.
+        units: int64 ``[n, u]``, or ``[1, u]`` where all inputs have the same: which they are among all.
     """
 
     place: int
     units: Tensor
+
+    def of(self, values: Tensor) -> Tensor:
+        """``[n, u]``: those of all units ``[n, ...]``."""
+        return values.flatten(1).gather(1, self.units.expand(len(values), -1))
+
+    def into(self, values: Tensor, kept: Tensor) -> Tensor:
+        """``[n, S, ...]``: all units, ``values`` ``[n, ...]`` with ``kept`` ``[n, S, u]`` in their places."""
+        n, count = kept.shape[:2]
+        rows = values.flatten(1).unsqueeze(1).repeat(1, count, 1)
+        rows.scatter_(2, self.units.unsqueeze(1).expand(n, count, -1), kept)
+        return rows.view(n, count, *values.shape[1:])
 
 
 @dataclass(frozen=True, eq=False)

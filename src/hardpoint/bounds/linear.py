@@ -39,7 +39,8 @@ class Choice:
     """What a backward pass is free to choose; every choice gives a valid bound.
 
     Attributes:
-        slopes: of the lines over the value that a curved step takes, by that value; else each operator's own.
+        slopes: of the lines over the value that a curved step takes, by that value; else each operator's own. Where the
+            rows over it are patches, lines of each row may be given for the elements of its patch alone.
         prices: by value, ``[n, S, ...]`` or ``[n, 1, ...]``, subtracted from the rows over it. Where the value is known
             to be at least 0 they may be positive, where at most 0 negative (the multipliers of these constraints).
     """
@@ -111,7 +112,7 @@ def backward(
     rows: Tensor | Rows,
     place: int | None = None,
     choice: Choice | None = None,
-    seen: dict[int, Tensor] | None = None,
+    seen: dict[int, Rows] | None = None,
 ) -> Linear:
     """A linear function of the input below ``rows · value`` over the box, differentiable in the choice.
 
@@ -120,7 +121,7 @@ def backward(
         spans: the interval of each value that the pass crosses; ``spans[0]`` is the box.
         rows: ``[n, S, ...]`` over the value ``place``, the network's answer where it is None.
         choice: slopes and prices.
-        seen: is given, by the value that each curved step takes, the rows ``[n, S, ...]`` over what it makes of it.
+        seen: is given, by the value that each curved step takes, the rows over what it makes of it.
     """
     place = graph.output if place is None else place
     choice = choice or Choice()
@@ -138,8 +139,8 @@ def backward(
         taken = [spans[i] for i in step.inputs]
         if is_curved(step.operator):
             if seen is not None:
-                known = row.dense().values.detach()
-                seen[step.inputs[0]] = seen[step.inputs[0]] + known if step.inputs[0] in seen else known
+                known, at = row.detached(), step.inputs[0]
+                seen[at] = seen[at].plus(known) if at in seen else known
             parts: Sequence[Rows] = [
                 _curved(step.operator, row, taken[0], choice.slopes.get(step.inputs[0]), total)
             ]
@@ -188,6 +189,8 @@ class _Total:
 
 
 def _curved(operator: Curved, row: Rows, span: Interval, slopes: Slopes | None, total: _Total) -> Rows:
+    if slopes is not None and slopes.low.shape == row.values.shape:  # of these very elements
+        span = row.span(span)
     own = operator.slopes(span) if slopes is None else operator.within(span, slopes)
     lines = operator.between(span, own)
     if lines.low_slope.dim() > span.low.dim():

@@ -56,11 +56,11 @@ class Dense:
     def before(self, operator: Affine, spans: Sequence[Interval]) -> Sequence[Dense]:
         """Rows over each of the values that an affine operator takes."""
         n, count = self.values.shape[:2]
-        flat = self.values.flatten(0, 1)
         if isinstance(operator, Combined):
-            parts: Sequence[Tensor] = operator.each_transposed(flat)
-        elif transposes(operator):
-            parts = [operator.transposed(flat, spans[0].low.shape[1:])]
+            return [Dense(part) for part in operator.each_transposed(self.values)]
+        flat = self.values.flatten(0, 1)
+        if transposes(operator):
+            parts: Sequence[Tensor] = [operator.transposed(flat, spans[0].low.shape[1:])]
         else:
             with torch.enable_grad():
                 zeros = [
@@ -72,6 +72,13 @@ class Dense:
 
     def plus(self, other: Rows) -> Dense:
         return Dense(self.values + other.dense().values)
+
+    def detached(self) -> Dense:
+        return Dense(self.values.detach())
+
+    def span(self, span: Interval) -> Interval:
+        """The intervals of the elements that have coefficients."""
+        return span
 
     def dense(self) -> Dense:
         return self
@@ -104,10 +111,10 @@ class Patches:
         return math.prod(self.values.shape[2:])
 
     def dot(self, values: Tensor) -> Tensor:
-        return (self.values * self._seen(values)).flatten(2).sum(2)
+        return (self.values * self.shown(values)).flatten(2).sum(2)
 
     def reach(self, radius: Tensor) -> Tensor:
-        return (self.values.abs() * self._seen(radius)).flatten(2).sum(2)
+        return (self.values.abs() * self.shown(radius)).flatten(2).sum(2)
 
     def norm(self, order: float) -> Tensor:
         return _norm(self.values, order)
@@ -115,9 +122,9 @@ class Patches:
     def within(self, lines: Lines) -> tuple[Rows, Tensor | None, Tensor]:
         rises, low = self.values > 0, None
         if lines.low_shift is not None:
-            low = (self.values.clamp(min=0) * self._seen(lines.low_shift)).flatten(2).sum(2)
-        high = (self.values.clamp(max=0) * self._seen(lines.high_shift)).flatten(2).sum(2)
-        slopes = torch.where(rises, self._seen(lines.low_slope), self._seen(lines.high_slope))
+            low = (self.values.clamp(min=0) * self.shown(lines.low_shift)).flatten(2).sum(2)
+        high = (self.values.clamp(max=0) * self.shown(lines.high_shift)).flatten(2).sum(2)
+        slopes = torch.where(rises, self.shown(lines.low_slope), self.shown(lines.high_slope))
         return self._with(self.values * slopes), low, high
 
     def before(self, operator: Affine, spans: Sequence[Interval]) -> Sequence[Rows]:
@@ -181,11 +188,21 @@ class Patches:
         empty = self.values.new_zeros(n, count, channels, height * width)
         return Dense(empty.scatter_add(3, places, found).view(n, count, *self.shape))
 
+    def detached(self) -> Patches:
+        return self._with(self.values.detach())
+
+    def span(self, span: Interval) -> Interval:
+        """The intervals of the elements that have coefficients, ``[n, S, C, h, w]``."""
+        return Interval(self.shown(span.low), self.shown(span.high), span.outward)
+
     def _with(self, values: Tensor) -> Patches:
         return Patches(values, self.top, self.left, self.shape)
 
-    def _seen(self, values: Tensor) -> Tensor:
-        """``[n, S, C, h, w]``: what the rectangles show of ``[n, C, H, W]``; 0 outside the image."""
+    def shown(self, values: Tensor) -> Tensor:
+        """``[n, S, C, h, w]``: what the rectangles show of ``[n, C, H, W]``, 0 outside the image; what has that shape
+        already, as it is."""
+        if values.dim() == self.values.dim():
+            return values
         h, w = self.values.shape[3:]
         above, before = max(0, -int(self.top.min())), max(0, -int(self.left.min()))
         below = max(0, int(self.top.max()) + h - self.shape[1])

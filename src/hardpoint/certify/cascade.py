@@ -11,7 +11,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from hardpoint.bounds.alpha import Ascent, alpha_spans, raised
+from hardpoint.bounds.alpha import Ascent, alpha_linear, alpha_spans
 from hardpoint.bounds.ball import allowed
 from hardpoint.bounds.branch.search import Answer, Limits, settled
 from hardpoint.bounds.certified import SLACK
@@ -211,19 +211,16 @@ def alpha(plan: Plan, batch: Batch, rows: Tensor) -> tuple[int, int]:
         spans = crown_spans(graph, region)
     spans = alpha_spans(plan.network, spans, Ascent(steps=8))
     claim = _claim(plan, batch, rows, spans)
-    rough = [span.roughly(torch.float32) for span in spans]
     offset = claim.offset.float()
-    choice = raised(
-        plan.network.quick,
-        rough,
-        claim.rows.float(),
+    linear = alpha_linear(
+        plan.network,
+        spans,
+        claim.rows,
         Ascent(steps=20),
         objective=lambda bounds: (bounds + offset).clamp(max=1e-3).sum(),
         done=lambda best: bool((best + offset > 1e-3).all()),
-    ).choice
-    with torch.no_grad():
-        linear = backward(graph, spans, claim.rows, None, choice.to(torch.float64))
-        bounds = linear.least(region) + claim.offset
+    )
+    bounds = linear.least(region) + claim.offset
     return batch.proven(rows, claim.proven(bounds).amin(1), "alpha"), 0
 
 

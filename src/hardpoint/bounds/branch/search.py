@@ -14,12 +14,12 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from hardpoint.bounds.alpha import Ascent, Raised, alpha_spans, raised
+from hardpoint.bounds.alpha import Ascent, alpha_linear, alpha_spans
 from hardpoint.bounds.branch import boxes, splits
-from hardpoint.bounds.branch.condensed import condensed
 from hardpoint.bounds.branch.domains import Domains, Waiting
 from hardpoint.bounds.branch.leaf import solved
 from hardpoint.bounds.claim import Claim
+from hardpoint.bounds.condensed import condensed
 from hardpoint.bounds.crown import crown_spans
 from hardpoint.bounds.graph import Graph, Network
 from hardpoint.bounds.linear import Choice, backward
@@ -163,8 +163,10 @@ def _split_units(search: _Search, box: Interval, spans: list[Interval]) -> Settl
     clauses = torch.full((whole.clauses,), -torch.inf, dtype=torch.float64)
     for turn in range(_TURNS + 1):
         with torch.no_grad():
-            choice = None if turn == 0 else _raised(search, spans, Ascent(steps=40)).choice.to(torch.float64)
-            linear = backward(graph, spans, whole.rows, None, choice)
+            if turn == 0:
+                linear = backward(graph, spans, whole.rows)
+            else:
+                linear = alpha_linear(search.network, spans, whole.rows, Ascent(steps=40))
         before = clauses
         clauses = torch.fmax(clauses, whole.proven(linear.least(box) + whole.offset)[0])
         search.parts = 1
@@ -193,11 +195,6 @@ def _split_units(search: _Search, box: Interval, spans: list[Interval]) -> Settl
             return replace(found, bound=min(found.bound, done, *rest))
         done = min(done, found.bound)
     return Settled(Answer.PROVEN, done, None, search.parts)
-
-
-def _raised(search: _Search, spans: list[Interval], ascent: Ascent) -> Raised:
-    quick = [span.roughly(torch.float32) for span in spans]
-    return raised(search.network.quick, quick, search.claim.rows.float(), ascent)
 
 
 def _split_for(search: _Search, box: Interval, spans: list[Interval], bound: Tensor) -> Settled:

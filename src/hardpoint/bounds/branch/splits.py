@@ -17,12 +17,14 @@ from torch import Tensor
 from hardpoint.bounds.alpha import Ascent, raised, renewed
 from hardpoint.bounds.branch.domains import Domains
 from hardpoint.bounds.claim import Claim
+from hardpoint.bounds.condensed import exact_choice, quick_spans
 from hardpoint.bounds.crown import bent_values
 from hardpoint.bounds.graph import Graph, Network
 from hardpoint.bounds.interval import intervals
 from hardpoint.bounds.linear import Choice, backward
 from hardpoint.bounds.operators.activation import Leaky
-from hardpoint.bounds.operators.operator import Interval, Slopes
+from hardpoint.bounds.operators.operator import Interval
+from hardpoint.bounds.rows import Rows
 
 _ENOUGH = 1e-3
 """How far above 0 a bound in float32 is not raised further."""
@@ -48,7 +50,7 @@ def crossing(parts: Domains, places: tuple[int, ...]) -> Tensor:
 
 def costs(network: Network, claim: Claim, parts: Domains, places: tuple[int, ...]) -> Tensor:
     """``[m, units]``: how much the lines of each unit may cost the bound; below 0 where a unit is not bent."""
-    seen: dict[int, Tensor] = {}
+    seen: dict[int, Rows] = {}
     bounds = _rough(network, claim, parts, seen)
     # the row that stands worst speaks for the part
     worst = claim.proven(bounds).argmin(1)
@@ -68,20 +70,14 @@ def costs(network: Network, claim: Claim, parts: Domains, places: tuple[int, ...
     return torch.cat(found, 1)
 
 
-def _row(
-    network: Network, seen: dict[int, Tensor], place: int, span: Interval, score: Tensor
-) -> Tensor | None:
+def _row(network: Network, seen: dict[int, Rows], place: int, span: Interval, score: Tensor) -> Tensor | None:
     """float64 ``[m, units]``: the rows ``score`` over what units make of a value."""
     kept = network.kept.get(place)
     at = place if not network.kept else kept.place if kept is not None else -1
     if at not in seen:
         return None
-    row = seen[at][torch.arange(len(score)), score].flatten(1).to(span.low.dtype)
-    if kept is None:
-        return row
-    every = torch.zeros_like(span.low).flatten(1)
-    every[:, kept.units] = row
-    return every
+    row = seen[at].dense().values[torch.arange(len(score)), score].flatten(1).to(span.low.dtype)
+    return row if kept is None else kept.into(torch.zeros_like(span.low), row.unsqueeze(1)).flatten(1)
 
 
 def halves(graph: Graph, parts: Domains, unit: Tensor, places: tuple[int, ...]) -> tuple[Domains, Tensor]:
@@ -129,7 +125,7 @@ def bounded(network: Network, claim: Claim, parts: Domains, ascent: Ascent) -> D
 
     found = raised(
         network.quick,
-        _quick_spans(network, parts),
+        quick_spans(network, parts.box, parts.known),
         rows.float(),
         ascent,
         start=parts.choice,
@@ -138,7 +134,7 @@ def bounded(network: Network, claim: Claim, parts: Domains, ascent: Ascent) -> D
         done=lambda best: bool((worst(best) > _ENOUGH).all()),
     )
     with torch.no_grad():
-        choice = _for_exact(network, spans, found.choice)
+        choice = exact_choice(network, spans, found.choice)
         bounds = backward(network.exact, spans, rows, None, choice).least(spans[0])
     bound = torch.fmax(claim.proven(bounds + claim.offset).amin(1), parts.bound)
     return replace(parts, bound=bound, choice=found.choice)
@@ -181,9 +177,9 @@ def _spans(graph: Graph, parts: Domains) -> list[Interval]:
 
 
 @torch.no_grad()
-def _rough(network: Network, claim: Claim, parts: Domains, seen: dict[int, Tensor] | None = None) -> Tensor:
+def _rough(network: Network, claim: Claim, parts: Domains, seen: dict[int, Rows] | None = None) -> Tensor:
     """``[m, S]``: bounds in float32 with the lines and prices that the parts have."""
-    spans = _quick_spans(network, parts)
+    spans = quick_spans(network, parts.box, parts.known)
     rows = claim.rows.float().expand(len(parts), -1, -1)
     choice = renewed(network.quick, spans, parts.choice)
     found = backward(network.quick, spans, rows, None, choice, seen).least(spans[0]) + claim.offset.float()
@@ -191,44 +187,12 @@ def _rough(network: Network, claim: Claim, parts: Domains, seen: dict[int, Tenso
     return torch.where(empty.unsqueeze(1), torch.inf, found)
 
 
-def _quick_spans(network: Network, parts: Domains) -> list[Interval]:
-    """The interval of every value of the quick graph."""
-    known = {k: span.roughly(torch.float32) for k, span in parts.known.items()}
-    if network.kept:
-        known = {
-            kept.place: Interval(
-                known[k].low.flatten(1)[:, kept.units], known[k].high.flatten(1)[:, kept.units]
-            )
-            for k, kept in network.kept.items()
-        }
-    return _spans(network.quick, replace(parts, box=parts.box.roughly(torch.float32), known=known))
-
-
 def _quick_signs(network: Network, parts: Domains) -> dict[int, Tensor]:
     """The sides that splits have put the quick graph's units on."""
     signs = {k: sign.float() for k, sign in parts.signs.items()}
     if not network.kept:
         return signs
-    return {kept.place: signs[k].flatten(1)[:, kept.units] for k, kept in network.kept.items()}
-
-
-def _for_exact(network: Network, spans: list[Interval], choice: Choice) -> Choice:
-    """What was chosen on the quick graph, for the exact one."""
-    choice = choice.to(torch.float64)
-    if not network.kept:
-        return choice
-    slopes, prices = {}, {}
-    for k, kept in network.kept.items():
-        own, shape = Leaky().slopes(spans[k]), spans[k].low.shape[1:]
-        rows = choice.slopes[kept.place].low.shape[1]
-        low = own.low.flatten(1).unsqueeze(1).repeat(1, rows, 1)
-        low[:, :, kept.units] = choice.slopes[kept.place].low
-        slopes[k] = Slopes(low.view(len(low), rows, *shape), own.high)
-        if kept.place in choice.prices:
-            price = torch.zeros_like(low)
-            price[:, :, kept.units] = choice.prices[kept.place]
-            prices[k] = price.view(len(low), rows, *shape)
-    return Choice(slopes, prices)
+    return {kept.place: kept.of(signs[k]) for k, kept in network.kept.items()}
 
 
 def _settled(known: Mapping[int, Interval]) -> tuple[dict[int, Interval], Tensor]:
