@@ -11,7 +11,7 @@ from bounded_nets import NETS, Says, net_and_inputs
 from hardpoint.bounds import Interval, traced
 from hardpoint.bounds.certified import in_double
 from hardpoint.bounds.crown import crown_spans
-from hardpoint.bounds.execution import execution_errors
+from hardpoint.bounds.execution import execution_errors, execution_losses
 from hardpoint.bounds.operators.operator import DOUBLE
 from small_models import rand, randn, seeded
 
@@ -25,16 +25,31 @@ def errors_of(net: nn.Module, x: Tensor, eps: float = 0.1) -> Tensor:
         return execution_errors(exact, crown_spans(exact, box), quick)
 
 
-def observed(net: nn.Module, x: Tensor, eps: float = 0.1, count: int = 200) -> Tensor:
-    """``[n, K]``: the largest difference between float32 and float64 at drawn points and corners."""
+def losses_of(net: nn.Module, x: Tensor, rows: Tensor, eps: float = 0.1) -> Tensor:
+    """``[n, S]``, for a network in float32."""
+    exact = traced(in_double(net), x[:1].double())
+    quick = traced(in_double(net).float(), x[:1].float())
+    box = Interval(x.double() - eps, x.double() + eps, DOUBLE)
+    with torch.no_grad():
+        return execution_losses(exact, crown_spans(exact, box), rows.expand(len(x), -1, -1), quick)
+
+
+def observed(
+    net: nn.Module, x: Tensor, eps: float = 0.1, count: int = 200, rows: Tensor | None = None
+) -> Tensor:
+    """``[n, K]``: the largest difference between float32 and float64 at drawn points and corners; of ``rows``, where
+    they are given."""
     u = rand(count, *x.shape, seed=9)
     u = torch.where(rand(count, *x.shape, seed=8) < 0.5, u, u.round())
     points = (x - eps * (1 - 1e-6) + 2 * eps * (1 - 1e-6) * u).flatten(0, 1)
     with torch.no_grad():
         wide = in_double(net)(points.double())
-        found = (net(points).double() - wide).abs()
+        many = net(points).double() - wide
         one_by_one = torch.cat([net(point.unsqueeze(0)) for point in points[:64]]).double() - wide[:64]
-        found[:64] = torch.maximum(found[:64], one_by_one.abs())
+    if rows is not None:
+        many, one_by_one = many @ rows.T, one_by_one @ rows.T
+    found = many.abs()
+    found[:64] = torch.maximum(found[:64], one_by_one.abs())
     return found.view(count, len(x), -1).amax(0)
 
 
@@ -72,6 +87,43 @@ def test_curves_are_within_the_error_at_every_scale(name, size):
         net[2].weight *= size
     net, x = net.eval(), rand(3, 4)
     assert bool((observed(net, x) <= errors_of(net, x)).all())
+
+
+@pytest.mark.parametrize("name", [*NETS, *CURVED])
+@pytest.mark.parametrize("eps", [0.0, 0.01, 0.3])
+def test_no_point_takes_more_from_a_row_than_the_loss(name, eps):
+    """Sums of answers lose at most what their terms do one by one, and never less than is seen."""
+    if name in NETS:
+        net, x = net_and_inputs(name)
+        net, x = net.float(), x.float()
+    else:
+        net = seeded(
+            lambda: nn.Sequential(
+                nn.Linear(4, 16), CURVED[name], nn.Linear(16, 16), CURVED[name], nn.Linear(16, 3)
+            )
+        ).eval()
+        x = rand(3, 4)
+    with torch.no_grad():
+        classes = net(x).shape[1]
+    rows = torch.cat([torch.eye(classes), randn(4, classes, seed=5), torch.ones(1, classes)]).double()
+    losses, errors = losses_of(net, x, rows, eps), errors_of(net, x, eps)
+    assert bool((observed(net, x, eps, rows=rows) <= losses).all())
+    assert bool((losses <= (errors @ rows.abs().T) * (1 + 1e-6)).all())
+
+
+def test_the_loss_of_a_deep_network_does_not_grow_as_its_layers_could_if_all_added_up():
+    """Orthogonal layers of units that are all on: an error keeps its length, and its absolute values do not."""
+    layers: list[nn.Module] = []
+    for seed in range(8):
+        line = nn.Linear(16, 16)
+        with torch.no_grad():
+            line.weight.copy_(torch.linalg.qr(randn(16, 16, seed=seed)).Q)
+            line.bias.copy_(3 - 3 * line.weight.sum(1) if seed else torch.tensor(3.0))
+        layers += [line, nn.ReLU()]
+    net, x = nn.Sequential(*layers, nn.Linear(16, 2)).eval(), rand(2, 16, seed=1)
+    losses, errors = losses_of(net, x, torch.eye(2).double(), 0.01), errors_of(net, x, 0.01)
+    assert bool((observed(net, x, 0.01) <= losses).all())
+    assert float((errors / losses).min()) > 100
 
 
 def test_every_order_of_summation_is_within_the_error():

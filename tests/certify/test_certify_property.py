@@ -125,7 +125,7 @@ def test_little_time_is_unknown(tmp_path: Path) -> None:
     assert "time" in found.reason
 
 
-@pytest.mark.parametrize("stage", ["broken", "crown_spans", "settled", "read_network", "execution_errors"])
+@pytest.mark.parametrize("stage", ["broken", "crown_spans", "settled", "read_network", "execution_losses"])
 def test_a_stage_that_fails_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     def fails(*_: object, **__: object) -> None:
         raise RuntimeError("a stage failed")

@@ -60,6 +60,11 @@ class Claim:
         values = torch.einsum("nsk,nk->ns", self.rows, scores.to(self.rows)) + self.offset
         return self.proven(values).amin(1)
 
+    def lowered(self, by: Tensor | float) -> Claim:
+        """That the rows are above ``by`` ``[n, S]``, or more by a rounding."""
+        offset = self.offset - by
+        return replace(self, offset=torch.nextafter(offset, torch.full_like(offset, -torch.inf)))
+
     def of(self, index: Tensor) -> Claim:
         """For the inputs ``index`` int64 ``[m]``."""
         return replace(self, rows=self.rows[index], offset=self.offset[index])

@@ -21,8 +21,35 @@ from hardpoint.bounds.operators.norm import Normed
 from hardpoint.bounds.operators.operator import DOUBLE, SINGLE, Interval, Live, Operator, is_affine, is_curved
 from hardpoint.bounds.operators.pool import Largest
 from hardpoint.bounds.operators.shape import Joined
+from hardpoint.bounds.rows import Dense
+from hardpoint.bounds.steepness import steepness
 
 _MOST = torch.finfo(torch.float32).max / 4
+
+
+@torch.no_grad()
+def execution_losses(
+    graph: Graph, spans: Sequence[Interval], rows: Tensor, quick: Graph | None = None
+) -> Tensor:
+    """``[n, S]``: at most what float32 takes from ``rows`` over the answer, for any input in the box that is float32.
+
+    What each step rounds, times how steep the rows are in its value: where most units are decided, errors cancel as
+    the network's own sums do, and do not grow with its depth as the answers' error on its own.
+
+    Args:
+        graph, spans, quick: see ``execution_errors``.
+        rows: ``[n, S, K]``.
+    """
+    errors, own = _errors(graph, spans, quick)
+    apart = torch.einsum("nsk,nk->ns", rows.abs(), errors[graph.output]).nan_to_num(torch.inf, torch.inf)
+    wide = [Interval(span.low - e, span.high + e) for span, e in zip(spans, errors, strict=True)]
+    steep = steepness(graph, wide, rows)
+    if steep is None:
+        return apart * (1 + 1e-9)
+    lost = torch.stack([Dense(part.most).reach(own[k]) for k, part in steep.items()]).sum(0)
+    # what float64 rounds of the slopes is a share of the sums without signs, of which ``apart`` is made
+    lost = torch.minimum(lost.nan_to_num(torch.inf, torch.inf) + 1e-9 * apart, apart)
+    return lost * (1 + 1e-9)
 
 
 def execution_errors(graph: Graph, spans: Sequence[Interval], quick: Graph | None = None) -> Tensor:
@@ -36,7 +63,14 @@ def execution_errors(graph: Graph, spans: Sequence[Interval], quick: Graph | Non
         quick: the network in float32, whose weights are not those of the exact one where forward() computes them; None
             where it computes none.
     """
-    errors = [torch.zeros_like(spans[0].low)]
+    return _errors(graph, spans, quick)[0][graph.output]
+
+
+def _errors(
+    graph: Graph, spans: Sequence[Interval], quick: Graph | None
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The error of every value, and what of it the step that computes it rounds itself."""
+    errors, rounded = [torch.zeros_like(spans[0].low)], [torch.zeros_like(spans[0].low)]
     for k, step in enumerate(graph.steps, 1):
         taken = [spans[i] for i in step.inputs]
         before = [errors[i] for i in step.inputs]
@@ -48,8 +82,10 @@ def execution_errors(graph: Graph, spans: Sequence[Interval], quick: Graph | Non
             error = torch.full_like(error, torch.inf)
         # a sum may overflow on its way where its value does not: what it can round tells how large its terms are
         too_large = (spans[k].size + error > _MOST) | (own > _MOST * SINGLE.unit)
-        errors.append(torch.where(too_large | error.isnan(), torch.inf, error))
-    return errors[graph.output]
+        lost = too_large | error.isnan()
+        errors.append(torch.where(lost, torch.inf, error))
+        rounded.append(torch.where(lost, torch.inf, own))
+    return errors, rounded
 
 
 def _passed(operator: Operator, spans: Sequence[Interval], errors: Sequence[Tensor]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 import torch
@@ -13,11 +13,12 @@ from torch import Tensor
 
 from hardpoint.bounds.alpha import Ascent, alpha_linear, alpha_spans
 from hardpoint.bounds.ball import allowed
+from hardpoint.bounds.branch.boxes import Losses
 from hardpoint.bounds.branch.search import Answer, Limits, settled
 from hardpoint.bounds.certified import SLACK
 from hardpoint.bounds.claim import Claim
 from hardpoint.bounds.crown import crown_spans
-from hardpoint.bounds.execution import execution_errors
+from hardpoint.bounds.execution import execution_losses
 from hardpoint.bounds.falsify import broken
 from hardpoint.bounds.graph import Network
 from hardpoint.bounds.interval import intervals, margin_bounds
@@ -232,7 +233,6 @@ def branch(plan: Plan, batch: Batch, rows: Tensor) -> tuple[int, int]:
         region = batch.region.of(row)
         with torch.no_grad():
             spans = crown_spans(plan.network.exact, region)
-            claim = _claim(plan, batch, row, spans)
         x, y = batch.x[row], batch.y[row]
         home = plan.perturbation.around(x, plan.model.box)
         last: list[Tensor] = []
@@ -242,7 +242,8 @@ def branch(plan: Plan, batch: Batch, rows: Tensor) -> tuple[int, int]:
             last[:] = [placed]  # noqa: B023
             return bool(verified(plan, x, y, placed)[0])  # noqa: B023
 
-        found = settled(plan.network, claim, region, Limits(plan.seconds), accepts, spans)
+        claim, limits = batch.claim.of(row), Limits(plan.seconds)
+        found = settled(plan.network, claim, region, limits, accepts, spans, _losses(plan))
         place = int(row)
         batch.seconds[place] += time.monotonic() - began
         if found.answer is Answer.BROKEN:
@@ -256,14 +257,16 @@ def branch(plan: Plan, batch: Batch, rows: Tensor) -> tuple[int, int]:
 
 def _claim(plan: Plan, batch: Batch, rows: Tensor, spans: list[Interval]) -> Claim:
     """What is to be proven of the exact network so that the level's network keeps its class."""
-    claim = batch.claim.of(rows)
+    claim, losses = batch.claim.of(rows), _losses(plan)
+    return claim if losses is None else claim.lowered(losses(spans, claim.rows))
+
+
+def _losses(plan: Plan) -> Losses | None:
+    """What the level's network takes from the exact one's answer. An answer of one score stands for both classes: its
+    negative is exact."""
     if plan.level is not Level.DEPLOYED:
-        return claim
-    with torch.no_grad():
-        errors = execution_errors(plan.network.exact, spans, plan.network.quick)
-        # an answer of one score stands for both classes: its negative is exact
-        lost = torch.einsum("nsk,nk->ns", claim.rows.abs(), errors).nan_to_num(torch.inf, torch.inf)
-    return replace(claim, offset=claim.offset - lost * (1 + 1e-9))
+        return None
+    return lambda spans, rows: execution_losses(plan.network.exact, spans, rows, plan.network.quick)
 
 
 STAGES: tuple[tuple[str, Method | None, Stage], ...] = (

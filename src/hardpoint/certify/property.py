@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from hardpoint.bounds.branch.boxes import Losses
 from hardpoint.bounds.branch.search import Answer, Limits, settled
 from hardpoint.bounds.certified import SLACK
 from hardpoint.bounds.claim import Claim
 from hardpoint.bounds.crown import crown_spans
-from hardpoint.bounds.execution import execution_errors
+from hardpoint.bounds.execution import execution_losses
 from hardpoint.bounds.falsify import broken
 from hardpoint.bounds.onnx import OnnxNetwork, read_network
 from hardpoint.bounds.operators.operator import DOUBLE, Interval
@@ -186,7 +187,7 @@ class _Decision:
         place, graph, box = _Place.of(group[0]), self.net.network.exact, self._box(group[0])
         with torch.no_grad():
             spans = crown_spans(graph, box)
-            claim = self._claim(group, spans)
+        claim, losses = self._claim(group)
 
         def accepts(point: Tensor) -> bool:
             found = self._is_unsafe(place, point)
@@ -195,7 +196,7 @@ class _Decision:
             self.refused = self.refused or (not found and margin <= 0)
             return found
 
-        found = settled(self.net.network, claim, box, Limits(seconds), accepts, spans)
+        found = settled(self.net.network, claim, box, Limits(seconds), accepts, spans, losses)
         if found.answer is Answer.BROKEN:
             return None
         if found.answer is Answer.PROVEN and found.bound > 0:
@@ -208,17 +209,14 @@ class _Decision:
             low, high = _float32(low, -math.inf), _float32(high, math.inf)
         return Interval(low, high, None if self.level is Level.REAL else DOUBLE)
 
-    def _claim(self, group: Group, spans: list[Interval]) -> Claim:
-        """What is to be proven of the exact network so that the level's network is safe."""
-        claim = _claim_of(group)
-        if self.level is Level.RIGOROUS:
-            return claim
-        lost = torch.full_like(claim.offset, SLACK)
+    def _claim(self, group: Group) -> tuple[Claim, Losses | None]:
+        """What is to be proven of the exact network so that the level's network is safe, and what that one loses."""
+        claim, graph = _claim_of(group), self.net.network.exact
         if self.level is Level.DEPLOYED:
-            errors = execution_errors(self.net.network.exact, spans)
-            lost = torch.einsum("nsk,nk->ns", claim.rows.abs(), errors).nan_to_num(torch.inf, torch.inf)
-        lowered = claim.offset - lost * (1 + 1e-9)
-        return replace(claim, offset=torch.nextafter(lowered, torch.full_like(lowered, -torch.inf)))
+            return claim, lambda spans, rows: execution_losses(graph, spans, rows)
+        if self.level is Level.RIGOROUS:
+            return claim, None
+        return claim.lowered(SLACK), None
 
 
 @dataclass(frozen=True)

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from hardpoint.bounds.ball import Ball
 from hardpoint.bounds.branch.domains import Domains
-from hardpoint.bounds.branch.steepness import steepness
 from hardpoint.bounds.claim import Claim
 from hardpoint.bounds.crown import bent_values, crown_spans
 from hardpoint.bounds.graph import Graph
 from hardpoint.bounds.linear import Choice, backward
 from hardpoint.bounds.operators.operator import Interval
+from hardpoint.bounds.steepness import steepness
+
+Losses = Callable[[Sequence[Interval], Tensor], Tensor]
+"""At most what the network as it is run takes from rows ``[n, S, K]`` of the exact one's answer, ``[n, S]``, by the
+intervals of all values."""
 
 
 @torch.no_grad()
 def bounded(
-    graph: Graph, claim: Claim, box: Interval, known: Mapping[int, Interval] | None = None
+    graph: Graph,
+    claim: Claim,
+    box: Interval,
+    known: Mapping[int, Interval] | None = None,
+    losses: Losses | None = None,
 ) -> tuple[Domains, Tensor]:
     """Linear bounds of the claim over each box, and where each bound is least, ``[m, ...]``.
 
@@ -31,10 +39,14 @@ def bounded(
         claim: of one input, ``[1, S, K]``.
         box: ``[m, ...]``.
         known: intervals that hold in the boxes already, such as those of larger ones.
+        losses: what the bounds are lowered by.
     """
     spans = crown_spans(graph, box, known)
-    linear = backward(graph, spans, claim.rows.expand(len(box.low), -1, -1))
+    rows = claim.rows.expand(len(box.low), -1, -1)
+    linear = backward(graph, spans, rows)
     bounds = linear.least(box) + claim.offset
+    if losses is not None:
+        bounds = bounds - losses(spans, rows)
     if isinstance(box, Ball):  # nothing is claimed of what lies outside
         bounds = torch.where(box.misses().unsqueeze(1), torch.inf, bounds)
     clauses = claim.proven(bounds)
@@ -42,10 +54,12 @@ def bounded(
     worst = claim.clause.unsqueeze(0) == clauses.argmin(1, keepdim=True)
     row = torch.where(worst, bounds, -torch.inf).argmax(1)
     every, width = torch.arange(len(box.low)), (box.high - box.low).flatten(1)
-    steep = steepness(graph, spans, claim.rows.expand(len(box.low), -1, -1))
-    if steep is None and linear.rows is not None:
-        steep = linear.rows.dense().values.abs()
-    smear = width if steep is None else steep.flatten(2)[every, row] * width
+    smear = width
+    steep = steepness(graph, spans, rows)
+    if steep is not None and 0 in steep:
+        smear = steep[0].most.flatten(2)[every, row] * width
+    elif linear.rows is not None:
+        smear = linear.rows.dense().values.abs().flatten(2)[every, row] * width
     found = Domains(
         clauses.amin(1), box, {k: spans[k] for k in bent_values(graph)}, {}, Choice(), smear.argmax(1)
     )

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hardpoint.bounds.alpha import Ascent, alpha_linear, alpha_spans
 from hardpoint.bounds.branch import boxes, splits
+from hardpoint.bounds.branch.boxes import Losses
 from hardpoint.bounds.branch.domains import Domains, Waiting
 from hardpoint.bounds.branch.leaf import solved
 from hardpoint.bounds.claim import Claim
@@ -87,6 +88,7 @@ class _Search:
     accepts: Accepts
     deadline: float
     limits: Limits
+    losses: Losses | None
     parts: int = 0
 
     @torch.no_grad()
@@ -114,6 +116,7 @@ def settled(
     limits: Limits,
     accepts: Accepts,
     known: list[Interval] | None = None,
+    losses: Losses | None = None,
 ) -> Settled:
     """Decide a claim over one box.
 
@@ -124,16 +127,20 @@ def settled(
         limits: when to give up.
         accepts: is asked before a point counts.
         known: the intervals that ``crown_spans`` found.
+        losses: what the bounds are lowered by: the claim is of the network as it is run.
     """
-    search = _Search(network, claim, accepts, time.monotonic() + limits.seconds, limits)
+    search = _Search(network, claim, accepts, time.monotonic() + limits.seconds, limits, losses)
     if box.low[0].numel() <= _FEW:
         return _cut_inputs(search, box)
-    return _split_units(search, box, known or crown_spans(network.exact, box))
+    spans = known or crown_spans(network.exact, box)
+    if losses is not None:
+        search.claim = claim.lowered(losses(spans, claim.rows))
+    return _split_units(search, box, spans)
 
 
 def _cut_inputs(search: _Search, box: Interval) -> Settled:
     waiting, done = Waiting(), torch.inf
-    found, corner = boxes.bounded(search.network.exact, search.claim, box)
+    found, corner = boxes.bounded(search.network.exact, search.claim, box, None, search.losses)
     pace = _Pace(_at_once(search.network.exact, found, rows=4))
     while True:
         search.parts += len(found)
@@ -154,7 +161,7 @@ def _cut_inputs(search: _Search, box: Interval) -> Settled:
             waiting.put(parts)
             return Settled(Answer.OPEN, waiting.worst, None, search.parts, "parts became points")
         halves, known = boxes.halves(parts)
-        found, corner = boxes.bounded(search.network.exact, search.claim, halves, known)
+        found, corner = boxes.bounded(search.network.exact, search.claim, halves, known, search.losses)
         pace.ends()
 
 
