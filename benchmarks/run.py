@@ -41,6 +41,7 @@ LONG = (
     "table_hardening",
     "tables",
     "trades_step",
+    "soundness",
     "verification",
 )
 """Only by name: these take from ten minutes to hours."""

@@ -19,8 +19,8 @@ from benchmarks.models import DATA
 from hardpoint.certify.property import Decision, decide
 from hardpoint.evidence.certificate import Level
 
-_FOLDER = DATA / "verify" / "vnncomp"
-_NAMES = ("acasxu", "rl_benchmarks", "mnist_fc", "verivital", "eran_sigmoid")
+FOLDER = DATA / "verify" / "vnncomp"
+NAMES = ("acasxu", "rl_benchmarks", "mnist_fc", "verivital", "eran_sigmoid")
 
 
 @dataclass
@@ -40,7 +40,7 @@ class _Score:
 def run(options: Options) -> list[Table]:
     """One row per benchmark."""
     level = Level(os.environ.get("SOUNDNESS", "real"))
-    names = os.environ.get("BENCHMARKS", ",".join(_NAMES)).split(",")
+    names = os.environ.get("BENCHMARKS", ",".join(NAMES)).split(",")
     table = Table(
         f"Instances of the verification competition, soundness {level.value}",
         [
@@ -75,14 +75,14 @@ def run(options: Options) -> list[Table]:
 
 
 def _scored(name: str, level: Level, options: Options) -> _Score:
-    folder, score = _FOLDER / name, _Score()
+    folder, score = FOLDER / name, _Score()
     with (folder / "verdicts.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     for row in rows[:: 10 if options.quick else 1]:
         limit = min(float(row["timeout_s"]), float(os.environ.get("SECONDS_EACH", "inf")))
         began = time.perf_counter()
         found = decide(
-            _file(folder, row["onnx"]), _file(folder, row["vnnlib"]), seconds=limit, soundness=level
+            file_of(folder, row["onnx"]), file_of(folder, row["vnnlib"]), seconds=limit, soundness=level
         )
         seconds = time.perf_counter() - began
         score.seconds.append(seconds)
@@ -102,6 +102,6 @@ def _scored(name: str, level: Level, options: Options) -> _Score:
     return score
 
 
-def _file(folder: Path, name: str) -> Path:
+def file_of(folder: Path, name: str) -> Path:
     plain = folder / name
     return plain if plain.exists() else folder / f"{name}.gz"
