@@ -28,7 +28,8 @@ from hardpoint.models import TorchModel
 from hardpoint.threats import L0, L1, L2, Linf, Targeted, Threat
 from hardpoint.threats.features import Feature, FeatureEdits, Kind, Mutability, Schema
 
-from small_models import centred, randn, seeded  # isort: skip
+from small_models import centred, rand, randn, seeded  # isort: skip
+
 
 LEVELS = ("real", "rigorous", "deployed")
 QUIET = {"progress": False}
@@ -265,3 +266,38 @@ def test_what_cannot_be_certified_is_said(name: str) -> None:
     said = {"model": relu(), "x": X, "y": Y, "threat": Linf(0.1), **QUIET} | changed
     with pytest.raises(kind):
         hp.certify(said.pop("model"), said.pop("x"), said.pop("y"), **said)
+
+
+@pytest.mark.parametrize("level", ["real", "rigorous", "deployed"])
+def test_an_onnx_file_is_proven_as_the_network_in_it(tmp_path, level):
+    onnx = pytest.importorskip("onnx")
+    from onnx_nets import relu_net
+
+    path = relu_net(tmp_path, inputs=4, hidden=10)
+    weights = [
+        torch.from_numpy(onnx.numpy_helper.to_array(w).copy()) for w in onnx.load(path).graph.initializer
+    ]
+    lines = [nn.Linear(*weight.shape, bias=False) for weight in weights]
+    for line, weight in zip(lines, weights, strict=True):
+        line.weight = nn.Parameter(weight.T.contiguous())
+    net = nn.Sequential(lines[0], nn.ReLU(), lines[1], nn.ReLU(), lines[2]).eval()
+    x = rand(60, 4, seed=7)
+    y = net(x).argmax(1)
+    found, known = (
+        hp.certify(model, x, y, threat=Linf(0.1), soundness=level, progress=False, seconds_per_input=2)
+        for model in (str(path), net)
+    )
+    assert found.certified.any()
+    assert found.vulnerable.any()
+    assert torch.equal(found.certified, known.certified)
+    assert found.recheck().all()
+
+
+def test_an_onnx_file_without_scores_of_its_own_is_refused(tmp_path):
+    pytest.importorskip("onnx")
+    from hardpoint.models.onnx import OnnxModel
+    from onnx_nets import relu_net
+
+    model = OnnxModel(relu_net(tmp_path), access="scores")
+    with pytest.raises(ModelError, match="no bound is known"):
+        hp.certify(model, rand(3, 2), torch.zeros(3).long(), threat=Linf(0.1), progress=False)

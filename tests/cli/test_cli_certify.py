@@ -155,7 +155,7 @@ def test_proofs_stand_beside_an_assessment(hardpoint: Run, folder: Path) -> None
             "--model does not go with",
         ),
         (["certify", "--onnx", "n.onnx", "--vnnlib", "p.vnnlib", "--out", "run"], "--out does not go with"),
-        ([*BASIC, "--model", "zoo:digits"], "no torch network"),
+        ([*BASIC, "--model", "zoo:digits"], "is no network"),
     ],
 )
 def test_what_cannot_be_done_is_said(hardpoint: Run, folder: Path, words: list[str], said: str) -> None:

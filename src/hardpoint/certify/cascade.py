@@ -27,9 +27,13 @@ from hardpoint.bounds.operators.operator import Interval
 from hardpoint.core.rows import chunks
 from hardpoint.engine.verify import verify
 from hardpoint.evidence.certificate import Level, Standing
+from hardpoint.models.onnx import OnnxModel
 from hardpoint.models.torch import TorchModel
 from hardpoint.threats.goals import Untargeted
 from hardpoint.threats.perturbation import Perturbation
+
+Certifiable = TorchModel | OnnxModel
+"""A model whose network can be read."""
 
 
 class Method(StrEnum):
@@ -62,7 +66,7 @@ class Plan:
         seed: of the points that attacks begin at.
     """
 
-    model: TorchModel
+    model: Certifiable
     network: Network
     perturbation: Perturbation
     classes: int

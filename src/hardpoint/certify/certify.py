@@ -14,7 +14,7 @@ from hardpoint import __version__
 from hardpoint.assess.assess import as_dataset
 from hardpoint.assess.environment import describe_environment
 from hardpoint.assess.progress import Progress, shown_progress
-from hardpoint.certify.cascade import STAGES, Batch, Method, Plan
+from hardpoint.certify.cascade import STAGES, Batch, Certifiable, Method, Plan
 from hardpoint.certify.parts import Kept, Part
 from hardpoint.certify.planning import gathered, planned
 from hardpoint.certify.result import CertifyResult
@@ -30,13 +30,12 @@ from hardpoint.evidence.certificate import (
     merged,
 )
 from hardpoint.evidence.store import RunFolder
-from hardpoint.models.torch import TorchModel
 from hardpoint.threats.perturbation import Perturbation
 from hardpoint.threats.threat import Threat
 
 
 def certify(
-    model: nn.Module | TorchModel | str,
+    model: nn.Module | Certifiable | str,
     x: Any,
     y: Any = None,
     *,
@@ -60,8 +59,8 @@ def certify(
     float64.
 
     Args:
-        model: a network of layers that bounds are known for, in evaluation mode, or a ``TorchModel`` or
-            ``"pkg.mod:factory"`` of one.
+        model: a network of layers that bounds are known for, in evaluation mode, a ``TorchModel`` or ``OnnxModel``, or
+            ``"pkg.mod:factory"`` or an ``.onnx`` file of one.
         x: float inputs ``[n, ...]`` in the model's input range, or a ``Dataset`` (``y`` is then left out).
         y: int64 ``[n]``: the classes that are to stand.
         threat: ``Linf``, ``L2``, ``L1`` or ``FeatureEdits``, alone or in an untargeted threat.

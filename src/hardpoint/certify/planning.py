@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TypeVar
 
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 from hardpoint.bounds.ball import allowed
 from hardpoint.bounds.certified import in_double, provable
 from hardpoint.bounds.graph import Network
+from hardpoint.bounds.inputs import refuse_inputs, refuse_labels
+from hardpoint.bounds.onnx import imported
 from hardpoint.bounds.tracing import traced
-from hardpoint.certify.cascade import Method, Plan
+from hardpoint.certify.cascade import Certifiable, Method, Plan
 from hardpoint.core.box import Box
 from hardpoint.core.errors import (
     BadModelOutput,
@@ -27,6 +30,8 @@ from hardpoint.engine.guard import full_precision
 from hardpoint.evidence.certificate import Level
 from hardpoint.models.base import Model
 from hardpoint.models.loading import load_model
+from hardpoint.models.onnx import OnnxModel
+from hardpoint.models.onnx.graph import GraphModule
 from hardpoint.models.torch import TorchModel
 from hardpoint.threats.goals import Untargeted
 from hardpoint.threats.perturbation import Perturbation
@@ -36,7 +41,7 @@ E = TypeVar("E", Level, Method)
 
 
 def planned(
-    model: nn.Module | TorchModel | str,
+    model: nn.Module | Certifiable | str,
     x: Tensor,
     y: Tensor,
     threat: Threat | Perturbation,
@@ -46,8 +51,12 @@ def planned(
     seed: int,
 ) -> Plan:
     """What ``certify`` is to do, checked; raises as it does."""
-    found = as_network(load_model(model))
-    known = provable(found, x, y)
+    known = as_network(load_model(model))
+    if isinstance(known, TorchModel):
+        provable(known, x, y)
+    else:
+        refuse_inputs(x, known.box)
+        refuse_labels(y, len(x))
     level = _parsed(Level, soundness, "soundness")
     if level is Level.DEPLOYED:
         _refuse_coarse(known.module, x)
@@ -55,9 +64,8 @@ def planned(
     if not 0 < seconds < math.inf:
         raise ConfigError(f"seconds_per_input is {seconds}", "give a finite number above 0")
     with full_precision():
-        exact = traced(in_double(known.module), x[:1].double())
-        quick = traced(in_double(known.module).float(), x[:1].float())
-        answer = exact(x[:1].double())
+        network = _network(known, x[:1])
+        answer = network.exact(x[:1].double())
     if answer.dim() != 2:
         raise BadModelOutput(
             f"each input has scores of shape {tuple(answer.shape[1:])}", "return [n, classes]"
@@ -69,7 +77,7 @@ def planned(
         )
     return Plan(
         known,
-        Network(exact, quick),
+        network,
         perturbation,
         classes,
         level,
@@ -90,14 +98,37 @@ def _refuse_coarse(module: nn.Module, x: Tensor) -> None:
         )
 
 
-def as_network(model: Model) -> TorchModel:
-    """The model, where it is a torch network; raises ``ModelError`` for any other."""
+def _network(model: Certifiable, x: Tensor) -> Network:
+    """Both graphs of a model, checked at ``x``."""
+    if isinstance(model, TorchModel):
+        exact = traced(in_double(model.module), x.double())
+        return Network(exact, traced(in_double(model.module).float(), x.float()))
+    assert isinstance(model.module, GraphModule)
+    exact = imported(copy.deepcopy(model.module).double(), x.double())
+    return Network(exact, imported(copy.deepcopy(model.module).float(), x.float()))
+
+
+def as_network(model: Model) -> Certifiable:
+    """The model, where it is a torch network or an ONNX file that torch can follow.
+
+    Raises:
+        ModelError: for any other.
+    """
     if isinstance(model, TorchModel):
         return model
-    raise ModelError(
-        f"{type(model).__name__} is no torch network, which is what bounds are known for",
-        "give the module itself; ONNX files have `hardpoint certify --onnx`, trees hardpoint.bounds.trees",
-    )
+    if not isinstance(model, OnnxModel):
+        raise ModelError(
+            f"{type(model).__name__} is no network, which is what bounds are known for",
+            "give a torch module or an ONNX file; trees have hardpoint.bounds.trees",
+        )
+    if model.reads_probabilities:
+        raise ModelError(f"{model.path} answers probabilities", "export the scores before them")
+    if not isinstance(getattr(model, "module", None), GraphModule):
+        raise ModelError(
+            f"no bound is known for {model.path}: {'; '.join(model.notes)}",
+            "export the network with operators that hardpoint.models.onnx differentiates",
+        )
+    return model
 
 
 def certifiable(threat: Threat | Perturbation, x: Tensor, box: Box) -> Perturbation:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from hardpoint.certify.cascade import Certifiable
 from hardpoint.certify.certify import certify
 from hardpoint.certify.planning import as_network, certifiable
 from hardpoint.cli.asked import Asked
@@ -23,7 +24,6 @@ from hardpoint.cli.runs import Verb, header_of, resume_command
 from hardpoint.core.errors import ConfigError
 from hardpoint.data import Dataset
 from hardpoint.evidence import CertificateRecord, RunFolder, Standing, Verdict
-from hardpoint.models.torch import TorchModel
 from hardpoint.report import summary_json
 
 _BATCH = 64
@@ -52,7 +52,7 @@ def run(asked: Asked) -> int:
         return _finish(asked, settings, path, records)
 
 
-def _named(threats: list[Planned], model: TorchModel, data: Dataset) -> dict[str, Planned]:
+def _named(threats: list[Planned], model: Certifiable, data: Dataset) -> dict[str, Planned]:
     """The threats by what their proofs are called; what an attacker sees makes no difference to a proof."""
     x, _ = data.rows(torch.arange(1))
     named: dict[str, Planned] = {}
@@ -67,7 +67,7 @@ def _named(threats: list[Planned], model: TorchModel, data: Dataset) -> dict[str
 
 
 def _records(
-    asked: Asked, settings: Settings, model: TorchModel, data: Dataset, named: dict[str, Planned], path: Path
+    asked: Asked, settings: Settings, model: Certifiable, data: Dataset, named: dict[str, Planned], path: Path
 ) -> Iterator[CertificateRecord]:
     """One record per threat."""
     header = {**header_of(settings, asked.words, []), "certificates": list(named)}

@@ -30,7 +30,9 @@ from hardpoint.cli.options import (
 def certify(
     model: Annotated[
         Text,
-        typer.Option("--model", metavar="MODEL", help="A torch network: module:factory or FILE.py:factory."),
+        typer.Option(
+            "--model", metavar="MODEL", help="A network: module:factory, FILE.py:factory or an .onnx file."
+        ),
     ] = None,
     weights: Weights = None,
     data: Data = None,

@@ -118,6 +118,11 @@ class OnnxModel:
             output = output.flatten(1)
         return class_scores(output, self._take_logarithm)
 
+    @property
+    def reads_probabilities(self) -> bool:
+        """Whether scores are the logarithms of what the file answers, as it holds none before them."""
+        return self._take_logarithm
+
     def scores(self, x: Tensor) -> Tensor:
         if self.access < Access.SCORES:
             raise AccessDenied(f"{self.path} offers labels only", 'use a threat with access="labels"')
