@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hardpoint.core.access import Access
 from hardpoint.core.box import Box
+from hardpoint.models.torch import TorchModel
 
 
 def seeded(build: Callable[[], Any], seed: int = 0) -> Any:
@@ -35,6 +36,19 @@ def centred(module: nn.Module, x: Tensor) -> nn.Module:
     with torch.no_grad():
         last.bias -= module(x).mean(0)
     return module
+
+
+def two_sided(d: int = 6, seed: int = 0) -> tuple[TorchModel, Tensor]:
+    """A linear model of two classes and its unit normal, in float64."""
+    normal = randn(d, seed=seed, dtype=torch.float64)
+    normal = normal / normal.norm()
+    return TorchModel(linear(torch.stack([-normal, normal]) / 2), (-50.0, 50.0)), normal
+
+
+def points_at(normal: Tensor, distances: Tensor, seed: int = 1) -> Tensor:
+    """Points at these signed distances of the border, anywhere along it."""
+    along = randn(len(distances), len(normal), seed=seed, dtype=torch.float64)
+    return along - (along @ normal - distances).unsqueeze(1) * normal
 
 
 def mlp(d: int = 8, classes: int = 4, hidden: int = 24, seed: int = 0, dtype=torch.float32) -> nn.Sequential:

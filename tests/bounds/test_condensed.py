@@ -11,7 +11,7 @@ from hardpoint.bounds import Interval
 from hardpoint.bounds.alpha import Ascent, alpha_linear, alpha_spans
 from hardpoint.bounds.branch.search import Answer, Limits, settled
 from hardpoint.bounds.claim import Claim
-from hardpoint.bounds.condensed import condensed
+from hardpoint.bounds.condensed import condensed, together
 from hardpoint.bounds.crown import both_ways, crown_spans
 from hardpoint.bounds.graph import Network
 from hardpoint.bounds.linear import Choice, backward
@@ -199,3 +199,15 @@ def test_lines_may_be_given_for_the_elements_of_a_patch_alone():
     assert isinstance(patch, Patches)
     assert shown.numel() < chosen.numel()
     torch.testing.assert_close(for_patch.least(spans[0]), for_image.least(spans[0]), rtol=1e-9, atol=1e-9)
+
+
+def test_inputs_go_together_as_memory_allows(monkeypatch):
+    network, _ = both("dense")
+    x = randn(30, 20, seed=4).double()
+    spans = crown_spans(network.exact, Interval(x - 0.2 * torch.rand(30, 1).double(), x + 0.2))
+    assert [len(group) for group in together(network, spans)] == [30]
+    monkeypatch.setattr("hardpoint.bounds.condensed._BYTES", 3 * 15 * 35 * 4)
+    groups = together(network, spans)
+    assert len(groups) > 4
+    assert torch.equal(torch.cat(list(groups)).sort().values, torch.arange(30))
+    assert all(condensed(network, [span.of(group) for span in spans]).kept for group in groups)

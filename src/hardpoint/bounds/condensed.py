@@ -43,7 +43,7 @@ def condensed(network: Network, spans: Sequence[Interval]) -> Network:
     bent = {k: unstable(graph, spans, k).flatten(1) for k in places}
     most = {k: int(bent[k].sum(1).max()) if len(bent[k]) else 0 for k in places}
     total, width = sum(most.values()), spans[0].low[0].numel()
-    if not 0 < total <= _MOST or len(spans[0].low) * total * (width + total) * 4 > _BYTES:
+    if not 0 < total <= _MOST or len(spans[0].low) * _size(total, width) > _BYTES:
         return network
     units = {k: bent_first(bent[k], most[k]) for k in places if most[k]}
     decided = [span.roughly(span.low.dtype) for span in spans]
@@ -65,6 +65,27 @@ def condensed(network: Network, spans: Sequence[Interval]) -> Network:
             steps.append(Step(f"units of value {k}", Leaky(), (len(steps),)))
             held[k] = len(steps)
     return Network(network.exact, Graph(tuple(steps), len(steps)), kept)
+
+
+def together(network: Network, spans: Sequence[Interval]) -> Sequence[Tensor]:
+    """The inputs, int64, in groups of about as many bent units that memory has room for when they are condensed."""
+    counts = [unstable(network.exact, spans, k).flatten(1).sum(1) for k in bent_values(network.exact)]
+    if not counts:
+        return [torch.arange(len(spans[0].low))]
+    every, width = torch.stack(counts), spans[0].low[0].numel()
+    groups, start, order = [], 0, every.sum(0).argsort()
+    for end in range(1, len(order) + 1):
+        beyond = every[:, order[start : end + 1]]
+        most = int(beyond.amax(1).sum())
+        if end == len(order) or beyond.shape[1] * _size(most, width) > _BYTES:
+            groups.append(order[start:end])
+            start = end
+    return groups
+
+
+def _size(units: int, width: int) -> int:
+    """Bytes that the matrices of one input take, or more."""
+    return units * (width + units) * 4
 
 
 def quick_spans(network: Network, box: Interval, known: Mapping[int, Interval]) -> list[Interval]:

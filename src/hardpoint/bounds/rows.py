@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hardpoint.bounds.operators.affine import Convolved, Weighted
-from hardpoint.bounds.operators.arithmetic import Sum
+from hardpoint.bounds.operators.arithmetic import Scaled, Sum
 from hardpoint.bounds.operators.combined import Combined
 from hardpoint.bounds.operators.norm import Normed
 from hardpoint.bounds.operators.operator import Affine, Interval, Lines, transposes
@@ -58,6 +58,9 @@ class Dense:
         n, count = self.values.shape[:2]
         if isinstance(operator, Combined):
             return [Dense(part) for part in operator.each_transposed(self.values)]
+        factor = _factor(operator, spans[0], self.values.shape[2:])
+        if factor is not None:
+            return [Dense(self.values * factor.unsqueeze(1))]
         flat = self.values.flatten(0, 1)
         if transposes(operator):
             parts: Sequence[Tensor] = [operator.transposed(flat, spans[0].low.shape[1:])]
@@ -132,6 +135,9 @@ class Patches:
             return [self, self]
         if isinstance(operator, Normed):
             return [self._with(self.values * operator.scale().view(-1, 1, 1))]
+        factor = _factor(operator, spans[0], self.shape)
+        if factor is not None:
+            return [self._with(self.values * self.shown(factor))]
         settings = _settings(operator)
         if settings is None or not isinstance(operator, Weighted):
             return self.dense().before(operator, spans)
@@ -228,6 +234,14 @@ def _settings(operator: Affine) -> list[list[int]] | None:
     return None
 
 
+def _factor(operator: Affine, span: Interval, shape: Sequence[int]) -> Tensor | None:
+    """``[1, ...]``: what each element is multiplied with, where an operator does nothing else but shift it."""
+    if not isinstance(operator, Scaled) or span.low.shape[1:] != torch.Size(shape):
+        return None
+    factor = span.low.new_ones(()) if operator.factor is None else operator.factor().to(span.low)
+    return (1 / factor if operator.divides else factor).broadcast_to(1, *shape)
+
+
 def _spread(
     values: Tensor, kernel: Tensor, stride: Sequence[int], dilation: Sequence[int], groups: int
 ) -> Tensor:
@@ -235,21 +249,20 @@ def _spread(
     if groups != 1:
         return functional.conv_transpose2d(values, kernel, None, tuple(stride), 0, 0, groups, tuple(dilation))
     (count, _, h, w), (channels, rows, columns) = values.shape, kernel.shape[1:]
-    products = values.permute(0, 2, 3, 1).reshape(count * h * w, -1) @ kernel.flatten(1)
+    flat = values.permute(0, 2, 3, 1).reshape(count * h * w, -1)
     if h == w == 1 and dilation[0] == dilation[1] == 1:
-        return products.view(count, channels, rows, columns)
-    products = products.view(count, h, w, channels, rows, columns).permute(0, 3, 1, 2, 4, 5)
+        return (flat @ kernel.flatten(1)).view(count, channels, rows, columns)
     (s, t), (d, e) = stride, dilation
+    # channels last, so that what is added at once lies together
     out = values.new_zeros(
-        count, channels, (h - 1) * s + d * (rows - 1) + 1, (w - 1) * t + e * (columns - 1) + 1
+        count, (h - 1) * s + d * (rows - 1) + 1, (w - 1) * t + e * (columns - 1) + 1, channels
     )
     for i in range(rows):
         for j in range(columns):
             down, right = i * d, j * e
-            out[:, :, down : down + (h - 1) * s + 1 : s, right : right + (w - 1) * t + 1 : t] += products[
-                ..., i, j
-            ]
-    return out
+            part = (flat @ kernel[:, :, i, j]).view(count, h, w, channels)
+            out[:, down : down + (h - 1) * s + 1 : s, right : right + (w - 1) * t + 1 : t] += part
+    return out.permute(0, 3, 1, 2)
 
 
 def _dotted(row: Tensor, values: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from hardpoint.bounds.branch.boxes import Losses
 from hardpoint.bounds.branch.search import Answer, Limits, settled
 from hardpoint.bounds.certified import SLACK
 from hardpoint.bounds.claim import Claim
+from hardpoint.bounds.condensed import together
 from hardpoint.bounds.crown import crown_spans
 from hardpoint.bounds.execution import execution_losses
 from hardpoint.bounds.falsify import broken
@@ -211,9 +212,15 @@ def crown(plan: Plan, batch: Batch, rows: Tensor) -> tuple[int, int]:
 
 def alpha(plan: Plan, batch: Batch, rows: Tensor) -> tuple[int, int]:
     """Lines chosen for each bound."""
-    region, graph = batch.region.of(rows), plan.network.exact
     with torch.no_grad():
-        spans = crown_spans(graph, region)
+        spans = crown_spans(plan.network.exact, batch.region.of(rows))
+    bounds = torch.empty(len(rows), dtype=torch.float64)
+    for some in together(plan.network, spans):
+        bounds[some] = _alpha(plan, batch, rows[some], [span.of(some) for span in spans])
+    return batch.proven(rows, bounds, "alpha"), 0
+
+
+def _alpha(plan: Plan, batch: Batch, rows: Tensor, spans: list[Interval]) -> Tensor:
     spans = alpha_spans(plan.network, spans, Ascent(steps=8))
     claim = _claim(plan, batch, rows, spans)
     offset = claim.offset.float()
@@ -225,8 +232,7 @@ def alpha(plan: Plan, batch: Batch, rows: Tensor) -> tuple[int, int]:
         objective=lambda bounds: (bounds + offset).clamp(max=1e-3).sum(),
         done=lambda best: bool((best + offset > 1e-3).all()),
     )
-    bounds = linear.least(region) + claim.offset
-    return batch.proven(rows, claim.proven(bounds).amin(1), "alpha"), 0
+    return claim.proven(linear.least(spans[0]) + claim.offset).amin(1)
 
 
 def branch(plan: Plan, batch: Batch, rows: Tensor) -> tuple[int, int]:

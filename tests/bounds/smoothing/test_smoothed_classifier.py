@@ -1,10 +1,8 @@
-"""Smoothed classifiers: truths of linear ones, what a batch must not change, what is written down, what is refused."""
+"""Smoothed classifiers: truths of linear ones, what a batch must not change, what is refused."""
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,8 +20,6 @@ from hardpoint.bounds.smoothing import (
     OneShotDenoiser,
     Smoothed,
     Uniform,
-    fixed_radius,
-    read_certificates,
 )
 from hardpoint.bounds.smoothing.asking import Base
 from hardpoint.bounds.smoothing.sampling import Purpose, chunk_seed
@@ -36,7 +32,6 @@ from hardpoint.core.errors import (
     ModelInTrainingMode,
     NonFiniteOutput,
     NothingToTest,
-    RunError,
     ThreatError,
 )
 from hardpoint.models import TorchModel
@@ -50,33 +45,21 @@ from small_models import (
     conv,
     linear,
     mlp,
+    points_at,
     rand,
     randn,
     seeded,
+    two_sided,
 )
 
 WIDE = (-50.0, 50.0)
-
-
-def two_sided(d: int = 6, seed: int = 0) -> tuple[TorchModel, Tensor]:
-    """A linear model of two classes and its unit normal, in float64."""
-    normal = randn(d, seed=seed, dtype=torch.float64)
-    normal = normal / normal.norm()
-    net = linear(torch.stack([-normal, normal]) / 2)
-    return TorchModel(net, WIDE), normal
-
-
-def points(normal: Tensor, distances: Tensor, seed: int = 1) -> Tensor:
-    """Points at these signed distances of the border, anywhere along it."""
-    along = randn(len(distances), len(normal), seed=seed, dtype=torch.float64)
-    return along - (along @ normal - distances).unsqueeze(1) * normal
 
 
 def test_no_radius_is_beyond_the_border_of_a_linear_model():
     model, normal = two_sided()
     distances = torch.linspace(-2, 2, 120, dtype=torch.float64)
     for estimator in (Fixed(n=3000), Anytime(most=3000)):
-        proven = Smoothed(model, Gaussian(0.5)).certify(points(normal, distances), estimator=estimator)
+        proven = Smoothed(model, Gaussian(0.5)).certify(points_at(normal, distances), estimator=estimator)
         assert bool((proven.radius <= distances.abs()).all())
         near = (distances.abs() > 0.2) & (distances.abs() < 1.0)
         assert bool((proven.radius[near] > 0.7 * distances.abs()[near] - 0.08).all())
@@ -89,24 +72,24 @@ def test_a_radius_that_is_asked_for_is_decided(estimator):
     model, normal = two_sided()
     distances = torch.tensor([0.1, 0.8, 1.2, -0.8], dtype=torch.float64)
     smoothed = Smoothed(model, Gaussian(0.5))
-    proven = smoothed.certify(points(normal, distances), radius=0.5, estimator=estimator)
+    proven = smoothed.certify(points_at(normal, distances), radius=0.5, estimator=estimator)
     assert proven.certified.tolist() == [False, True, True, True]
     assert proven.predicted[1:].tolist() == [1, 1, 0]
     assert bool((proven.radius[proven.certified] >= 0.5).all())
     assert int(proven.samples.max()) < 2000
     each = smoothed.certify(
-        points(normal, distances), radius=torch.tensor([0.01, 0.5, 1.2, 0.5]), estimator=estimator
+        points_at(normal, distances), radius=torch.tensor([0.01, 0.5, 1.2, 0.5]), estimator=estimator
     )
     assert each.certified.tolist() == [True, True, False, True]
-    named = smoothed.certify(points(normal, distances), radius=hp.L2(0.5), estimator=estimator)
+    named = smoothed.certify(points_at(normal, distances), radius=hp.L2(0.5), estimator=estimator)
     assert torch.equal(named.hits, proven.hits)
-    threat = smoothed.certify(points(normal, distances), radius=hp.Threat(hp.L2(0.5)), estimator=estimator)
+    threat = smoothed.certify(points_at(normal, distances), radius=hp.Threat(hp.L2(0.5)), estimator=estimator)
     assert torch.equal(threat.hits, proven.hits)
 
 
 def test_stopping_early_gives_the_decision_of_all_draws():
     model, normal = two_sided()
-    x = points(normal, torch.linspace(0, 1.5, 60, dtype=torch.float64))
+    x = points_at(normal, torch.linspace(0, 1.5, 60, dtype=torch.float64))
     y = torch.ones(60, dtype=torch.int64)
     smoothed, target = Smoothed(model, Gaussian(0.5)), 0.5
     all_ = smoothed.certify(x, y, estimator=Fixed(n=1500, step=50))
@@ -117,7 +100,7 @@ def test_stopping_early_gives_the_decision_of_all_draws():
 
 def test_labels_are_what_is_proven_and_nothing_else():
     model, normal = two_sided()
-    x = points(normal, torch.tensor([0.8, -0.8], dtype=torch.float64))
+    x = points_at(normal, torch.tensor([0.8, -0.8], dtype=torch.float64))
     proven = Smoothed(model, Gaussian(0.5)).certify(x, torch.tensor([1, 1]), radius=0.2)
     assert proven.certified.tolist() == [True, False]
     assert proven.predicted.tolist() == [1, -1]
@@ -126,7 +109,7 @@ def test_labels_are_what_is_proven_and_nothing_else():
 
 def test_radii_beyond_the_cap_take_no_draws():
     model, normal = two_sided()
-    x = points(normal, torch.tensor([9.0, 9.0], dtype=torch.float64))
+    x = points_at(normal, torch.tensor([9.0, 9.0], dtype=torch.float64))
     smoothed = Smoothed(model, Gaussian(0.5))
     proven = smoothed.certify(x, radius=torch.tensor([1.0, 3.0]), estimator=Anytime(most=1000))
     assert proven.certified.tolist() == [True, False]
@@ -142,7 +125,7 @@ def test_radii_beyond_the_cap_take_no_draws():
 def test_every_noise_stays_within_the_exact_distance(noise):
     model, normal = two_sided(4)
     distances = torch.linspace(0.05, 1.0, 60, dtype=torch.float64)
-    proven = Smoothed(model, noise).certify(points(normal, distances), estimator=Fixed(n=2000))
+    proven = Smoothed(model, noise).certify(points_at(normal, distances), estimator=Fixed(n=2000))
     order = {hp.L2: 2.0, hp.L1: math.inf, hp.Linf: 1.0}[noise.norm]
     exact = distances / torch.linalg.vector_norm(normal, order)
     assert bool((proven.radius <= exact).all())
@@ -210,7 +193,7 @@ def test_the_network_is_left_as_it_was():
 
 def test_predictions_are_made_where_draws_are_clear():
     model, normal = two_sided()
-    x = points(normal, torch.tensor([1.0, 0.0, -0.6], dtype=torch.float64))
+    x = points_at(normal, torch.tensor([1.0, 0.0, -0.6], dtype=torch.float64))
     assert Smoothed(model, Gaussian(0.5)).predict(x).tolist() == [1, -1, 0]
 
 
@@ -260,71 +243,6 @@ def test_draws_that_are_not_sure_are_misses(monkeypatch):
     net = linear(torch.tensor([[0.0, 0.0], [5.0, 5.0]]), torch.tensor([0.0, 100.0]))
     proven = Smoothed(net, IntegerGaussian(0.1)).certify(torch.ones(1, 2), estimator=Fixed(n=600))
     assert proven.hits.item() == 300
-
-
-@pytest.mark.parametrize("radius", [None, 0.2, torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 4.0])])
-@pytest.mark.parametrize("estimator", [Fixed(n=900), Anytime(most=900)])
-@pytest.mark.parametrize(
-    "noise", [Gaussian(0.5), Gaussian(0.5, norm=hp.Linf), Uniform(0.4), IntegerGaussian(0.5)], ids=str
-)
-def test_counts_alone_prove_the_same_radii_also_from_a_file(noise, estimator, radius):
-    x = (rand(6, 8) * 255).round() / 255
-    proven = Smoothed(mlp(), noise).certify(x, radius=radius, estimator=estimator, alpha=0.01, seed=3)
-    assert torch.equal(proven.recheck(), proven.radius)
-    again = read_certificates(json.loads(json.dumps(proven.describe())))
-    assert again.describe() == proven.describe()
-    assert torch.equal(again.recheck(), proven.radius)
-    assert (again.noise, again.estimator, again.seed) == (noise, estimator, 3)
-
-
-def test_counts_that_were_changed_prove_less():
-    proven = Smoothed(mlp(), Gaussian(0.5)).certify(rand(6, 8), estimator=Fixed(n=900))
-    told = proven.describe()
-    told["radius"] = [2.0] * 6
-    assert bool((read_certificates(told).recheck() < 2.0).all())
-    for change in (
-        {"noise": {"kind": "Gauss"}},
-        {"hits": [1]},
-        {"alpha": "x"},
-        {"estimator": {"kind": "Fixed", "m": 1}},
-    ):
-        with pytest.raises(RunError):
-            read_certificates({**proven.describe(), **change})
-    with pytest.raises(RunError):
-        read_certificates({})
-
-
-def test_tables_of_counts_give_the_published_radii():
-    hits = torch.tensor([[100_000, 99_000], [50_300, 0]])
-    radii = fixed_radius(hits, 100_000, 0.001, Gaussian(0.25))
-    assert torch.allclose(radii[0], torch.tensor([0.9529, 0.5725], dtype=torch.float64), atol=1e-4)
-    assert radii[1].tolist() == [0.0, 0.0]
-    mixed = fixed_radius(torch.tensor([10, 1000]), torch.tensor([10, 1000]), 0.001, Uniform(1.0))
-    assert mixed.tolist() == pytest.approx(
-        [2 * (0.001**0.1 - 0.5) if 0.001**0.1 > 0.5 else 0.0, 2 * (0.001**0.001 - 0.5)]
-    )
-    assert fixed_radius(torch.tensor(100), 100, 0.001, Ablation(2), (6,)).shape == ()
-    for bad in (torch.tensor([-1]), torch.tensor([101]), torch.tensor([1.0]), torch.tensor([True])):
-        with pytest.raises(DataError):
-            fixed_radius(bad, 100, 0.001, Gaussian(0.25))
-    with pytest.raises(DataError):
-        fixed_radius(torch.tensor([1, 2]), torch.tensor([1, 2, 3]), 0.001, Gaussian(0.25))
-
-
-def test_the_curve_of_certified_accuracy():
-    model, normal = two_sided()
-    distances = torch.tensor([0.3, 0.6, 0.9, -0.6], dtype=torch.float64)
-    proven = Smoothed(model, Gaussian(0.5)).certify(points(normal, distances), estimator=Fixed(n=5000))
-    curve = proven.certified_accuracy([0.0, 0.2, 0.5, 3.0], torch.ones(4, dtype=torch.int64))
-    assert [rate.count for rate in curve] == [3, 3, 2, 0]
-    assert proven.rate.count == 4
-    for radii, labels in (
-        ([-1.0], torch.ones(4).long()),
-        ([0.0], torch.ones(3).long()),
-        ([math.nan], torch.ones(4).long()),
-    ):
-        with pytest.raises(DataError):
-            proven.certified_accuracy(radii, labels)
 
 
 def test_no_inputs_prove_nothing_and_no_rate():
@@ -466,12 +384,6 @@ X = rand(3, 8)
 def test_what_cannot_be_asked_is_refused(arguments, error):
     with pytest.raises(error):
         Smoothed(mlp(), Gaussian(0.5)).certify(**arguments)
-
-
-def test_the_page_runs():
-    page = (Path(__file__).parents[3] / "docs" / "smoothing.md").read_text()
-    code = page.split("```python\n")[1].split("```")[0].replace("10_000", "1000")
-    exec(compile(code, "smoothing.md", "exec"), {})
 
 
 def test_settings_that_mean_nothing_are_refused():
