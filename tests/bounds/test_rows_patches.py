@@ -68,7 +68,8 @@ def test_rows_of_convolutions_are_their_derivatives(settings):
 
 
 class Skips(nn.Module):
-    """Residual sums of patches of several sizes, a 1x1 shortcut with a stride, and a value added to itself."""
+    """Residual sums of patches of several sizes, a 1x1 shortcut with a stride, a value added to itself, and channels
+    that are scaled."""
 
     def __init__(self, stride: int, kernel: int) -> None:
         super().__init__()
@@ -77,9 +78,11 @@ class Skips(nn.Module):
         self.wide = nn.Conv2d(4, 4, kernel, stride=stride, padding=kernel // 2, groups=2)
         self.last = nn.Conv2d(4, 4, 3, padding=1)
         self.short = nn.Conv2d(4, 4, 1, stride=stride, bias=False)
+        self.register_buffer("spread", torch.tensor([0.4, -0.7]).view(1, 2, 1, 1))
+        self.register_buffer("gain", torch.tensor([1.5, -0.5, 0.0, 2.0]).view(4, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        z = functional.relu(self.norm(self.first(x)))
+        z = functional.relu(self.norm(self.first((x - 0.1) / self.spread)) * self.gain)
         a = self.last(functional.relu(self.wide(z))) + self.short(z)
         b = functional.leaky_relu(a, 0.1) + a
         return functional.relu(self.last(b) + b) + b
