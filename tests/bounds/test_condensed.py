@@ -194,7 +194,7 @@ def test_lines_may_be_given_for_the_elements_of_a_patch_alone():
     chosen = torch.rand(2, 128, *own.low.shape[1:], generator=torch.Generator().manual_seed(3)).double()
     shown = torch.stack([patch.shown(chosen[:, i])[:, i] for i in range(128)], 1)
     high = patch.shown(own.high)
-    for_patch = backward(graph, spans, rows, place, Choice({taken: Slopes(shown, high)}))
+    for_patch = backward(graph, spans, rows, place, Choice(patches={taken: Slopes(shown, high)}))
     for_image = backward(graph, spans, rows, place, Choice({taken: Slopes(chosen, own.high)}))
     assert isinstance(patch, Patches)
     assert shown.numel() < chosen.numel()
@@ -211,3 +211,55 @@ def test_inputs_go_together_as_memory_allows(monkeypatch):
     assert len(groups) > 4
     assert torch.equal(torch.cat(list(groups)).sort().values, torch.arange(30))
     assert all(condensed(network, [span.of(group) for span in spans]).kept for group in groups)
+
+
+class Crossed(nn.Module):
+    """Two branches whose patches together cover the image; units that no condensed network is made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 2, 3, padding=1)
+        self.tall, self.wide = (
+            nn.Conv2d(2, 2, (5, 3), padding=(2, 1)),
+            nn.Conv2d(2, 2, (3, 5), padding=(1, 2)),
+        )
+        self.last = nn.Linear(50, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = nn.functional.leaky_relu(self.first(x), 0.1)
+        h = nn.functional.leaky_relu(self.tall(h) + self.wide(h), 0.1)
+        return self.last(h.flatten(1))
+
+
+@pytest.mark.parametrize("n", [1, 3, 8])
+@pytest.mark.parametrize("seed", range(4))
+def test_lines_of_images_are_not_taken_for_lines_of_patches(n, seed):
+    module = seeded(Crossed, seed).eval().requires_grad_(False)
+    x = randn(n, 1, 5, 5, seed=seed)
+    network, x = network_of(module, x), x.double()
+    rows = torch.eye(3).double().expand(n, -1, -1)
+    spans = crown_spans(network.exact, Interval(x - 0.12, x + 0.12, DOUBLE))
+    narrowed = alpha_spans(network, spans, Ascent(steps=4))
+    bounds = alpha_linear(network, narrowed, rows, Ascent(steps=4)).least(spans[0])
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(50):
+        values = network.exact.values(x + 0.12 * (2 * torch.rand(x.shape, generator=generator).double() - 1))
+        assert bool((values[-1] >= bounds).all())
+        assert all(bool(((v >= s.low) & (v <= s.high)).all()) for v, s in zip(values, narrowed, strict=True))
+
+
+@pytest.mark.parametrize("unit", [nn.ReLU(), nn.LeakyReLU(0.1)])
+def test_a_box_without_a_bent_unit_has_no_lines_to_choose(unit):
+    module = seeded(
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 2, 3), unit, nn.Conv2d(2, 2, 3), unit, nn.Flatten(), nn.Linear(8, 2)
+        )
+    )
+    network, x = (
+        network_of(module.eval().requires_grad_(False), randn(2, 1, 6, 6)),
+        randn(2, 1, 6, 6).double(),
+    )
+    spans = crown_spans(network.exact, Interval(x, x, DOUBLE))
+    narrowed = alpha_spans(network, spans, Ascent(steps=3))
+    bounds = alpha_linear(network, narrowed, torch.eye(2).double().expand(2, -1, -1), Ascent(steps=3))
+    torch.testing.assert_close(bounds.least(spans[0]), network.exact(x))

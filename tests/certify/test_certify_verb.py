@@ -301,3 +301,64 @@ def test_an_onnx_file_without_scores_of_its_own_is_refused(tmp_path):
     model = OnnxModel(relu_net(tmp_path), access="scores")
     with pytest.raises(ModelError, match="no bound is known"):
         hp.certify(model, rand(3, 2), torch.zeros(3).long(), threat=Linf(0.1), progress=False)
+
+
+def saved_onnx(path, nodes, weights, shape, answers):
+    """A file of ``nodes`` from ``x`` to ``y`` with a batch of any size."""
+    onnx = pytest.importorskip("onnx")
+    kind, helper = onnx.TensorProto.FLOAT, onnx.helper
+    graph = helper.make_graph(
+        [helper.make_node(*node[:3], **(node[3] if len(node) > 3 else {})) for node in nodes],
+        "net",
+        [helper.make_tensor_value_info("x", kind, ["n", *shape])],
+        [helper.make_tensor_value_info("y", kind, ["n", *answers])],
+        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return str(path)
+
+
+def test_an_onnx_file_is_proven_about_the_numbers_it_sees(tmp_path):
+    """float64 inputs are rounded before the file sees them: about 1e6 + 1/32, less 1e6, is 1/16 or 0 then."""
+    path = saved_onnx(
+        tmp_path / "gap.onnx",
+        [("Split", ["x", "parts"], ["a", "b"], {"axis": 1}), ("Sub", ["a", "b"], ["h"]), ("Gemm", ["h", "w", "c"], ["y"])],
+        {"parts": np.array([20, 20]), "w": np.ones((20, 2), np.float32) * np.array([[0, 1]], np.float32), "c": np.array([1.0, 0.0], np.float32)},
+        [40],
+        [2],
+    )  # fmt: skip
+    x = torch.full((1, 40), 1e6, dtype=torch.float64)
+    x[:, :20] += 1 / 32 - 2.0**-9
+    q = x.clone()
+    q[:, :20] += 2.0**-8
+    model = hp.models.OnnxModel(path, (0.0, 2e6), probabilities=False)
+    assert int(model.predict(x)) == 0
+    assert int(model.predict(q)) == 1
+    for threat in (Linf(2.0**-8), L2(2.0**-8 * 20**0.5 * 1.01), L1(20 * 2.0**-8 * 1.01)):
+        found = hp.certify(model, x, torch.tensor([0]), threat=threat, soundness="deployed", **QUIET)
+        assert not found.certified.any()
+        real = hp.certify(model, x, torch.tensor([0]), threat=threat, soundness="rigorous", **QUIET)
+        assert real.certified.all()
+
+
+@pytest.mark.parametrize("form", ["[n]", "[n, K, 1, 1]"])
+def test_answers_of_an_onnx_file_are_read_as_the_model_reads_them(tmp_path, form):
+    draw = np.random.default_rng(0)
+    if form == "[n]":
+        nodes, answers = [("MatMul", ["x", "w"], ["m"]), ("Squeeze", ["m", "axes"], ["y"])], []
+        weights = {"w": draw.normal(size=(4, 1)).astype(np.float32), "axes": np.array([1])}
+    else:
+        nodes, answers = [("MatMul", ["x", "w"], ["m"]), ("Unsqueeze", ["m", "axes"], ["y"])], [3, 1, 1]
+        weights = {"w": draw.normal(size=(4, 3)).astype(np.float32), "axes": np.array([2, 3])}
+    model = hp.models.OnnxModel(
+        saved_onnx(tmp_path / "net.onnx", nodes, weights, [4], answers), (-5.0, 5.0), probabilities=False
+    )
+    x = randn(30, 4, seed=1)
+    found = hp.certify(model, x, model.predict(x), threat=Linf(0.05), **QUIET)
+    margins = x @ torch.from_numpy(weights["w"])
+    if form == "[n]":
+        exact = margins[:, 0].abs() / torch.from_numpy(weights["w"])[:, 0].abs().sum()
+        sure = (exact - 0.05).abs() > 1e-4
+        assert torch.equal(found.certified[sure], (exact > 0.05)[sure])
+    assert found.certified.any()
+    assert found.recheck().all()

@@ -175,6 +175,8 @@ def _narrowed(network: Network, spans: Sequence[Interval], place: int, ascent: A
     bent = unstable(graph, spans, place)
     bent = bent.flatten(1) if kept is None else kept.of(bent)
     most = int(bent.sum(1).max()) if len(bent) else 0
+    if not most:
+        return span
     low, high = span.low.flatten(1).clone(), span.high.flatten(1).clone()
     widest = max(spans[k].low[0].numel() for k in curves_before(graph, place))
     rough = quick_spans(network, spans[0], _of_curves(graph, spans))

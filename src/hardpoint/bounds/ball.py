@@ -85,6 +85,26 @@ def allowed(x: Tensor, box: Box, perturbation: Perturbation) -> Interval:
     )
 
 
+def rounded_to(region: Interval, dtype: torch.dtype) -> Interval:
+    """A set that holds the points of a region once they are rounded to ``dtype``."""
+    low, high = beyond(region.low, -math.inf, dtype), beyond(region.high, math.inf, dtype)
+    if not isinstance(region, Ball):
+        return Interval(low, high, region.outward)
+    kind = torch.finfo(dtype)
+    strayed = torch.linalg.vector_norm(
+        (region.size * kind.eps + kind.smallest_normal).flatten(1), 2.0 if region.dual == 2 else 1.0, 1
+    )
+    most = float(strayed.max()) if len(strayed) else 0.0
+    return Ball(low, high, region.outward, region.centre, region.eps + most * (1 + 1e-9), region.dual)
+
+
+def beyond(values: Tensor, towards: float, dtype: torch.dtype) -> Tensor:
+    """float64: the nearest numbers of ``dtype`` that lie at ``values`` or past them ``towards`` an infinity."""
+    found = values.to(dtype)
+    short = found.double() < values if towards > 0 else found.double() > values
+    return torch.where(short, torch.nextafter(found, torch.full_like(found, towards)), found).double()
+
+
 def _features(x: Tensor, box: Box, edits: FeatureEdits) -> Interval:
     region = edits.around(x, box)
     cost = torch.tensor([feature.cost for feature in edits.schema.features], dtype=torch.float64)

@@ -122,19 +122,19 @@ def exact_choice(
     choice = choice.to(torch.float64)
     if not network.kept:
         return choice
-    slopes, prices = {}, {}
+    slopes, prices, patches = {}, {}, {}
     for k, kept in network.kept.items():
         if kept.place in choice.slopes:
             row, chosen = (met or {}).get(k), choice.slopes[kept.place].low
             if isinstance(row, Patches):
                 own = Leaky().slopes(row.span(spans[k]))
-                slopes[k] = Slopes(_shown(kept, row, chosen, own.low), own.high)
+                patches[k] = Slopes(_shown(kept, row, chosen, own.low), own.high)
             else:
                 own = Leaky().slopes(spans[k])
                 slopes[k] = Slopes(kept.into(own.low, chosen), own.high)
         if kept.place in choice.prices:
             prices[k] = kept.into(torch.zeros_like(spans[k].low), choice.prices[kept.place])
-    return Choice(slopes, prices)
+    return Choice(slopes, prices, patches)
 
 
 def _shown(kept: Kept, row: Patches, chosen: Tensor, own: Tensor) -> Tensor:

@@ -46,7 +46,9 @@ def execution_losses(
     steep = steepness(graph, wide, rows)
     if steep is None:
         return apart * (1 + 1e-9)
-    lost = torch.stack([Dense(part.most).reach(own[k]) for k, part in steep.items()]).sum(0)
+    lost = torch.zeros_like(apart)
+    for k, part in steep:
+        lost = lost + Dense(part.most).reach(own[k])
     # what float64 rounds of the slopes is a share of the sums without signs, of which ``apart`` is made
     lost = torch.minimum(lost.nan_to_num(torch.inf, torch.inf) + 1e-9 * apart, apart)
     return lost * (1 + 1e-9)

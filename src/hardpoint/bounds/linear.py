@@ -31,7 +31,7 @@ from hardpoint.bounds.operators.operator import (
     is_curved,
     is_relaxable,
 )
-from hardpoint.bounds.rows import Dense, Rows
+from hardpoint.bounds.rows import Dense, Patches, Rows
 
 
 @dataclass(frozen=True)
@@ -39,20 +39,22 @@ class Choice:
     """What a backward pass is free to choose; every choice gives a valid bound.
 
     Attributes:
-        slopes: of the lines over the value that a curved step takes, by that value; else each operator's own. Where the
-            rows over it are patches, lines of each row may be given for the elements of its patch alone.
+        slopes: of the lines over the value that a curved step takes, by that value; else each operator's own.
+        patches: the same for values that rows reach as patches: of each row, for the elements of its patch alone.
         prices: by value, ``[n, S, ...]`` or ``[n, 1, ...]``, subtracted from the rows over it. Where the value is known
             to be at least 0 they may be positive, where at most 0 negative (the multipliers of these constraints).
     """
 
     slopes: Mapping[int, Slopes] = field(default_factory=dict)
     prices: Mapping[int, Tensor] = field(default_factory=dict)
+    patches: Mapping[int, Slopes] = field(default_factory=dict)
 
     def to(self, dtype: torch.dtype) -> Choice:
         """The same choice in ``dtype``."""
         return Choice(
             {k: Slopes(s.low.to(dtype), s.high.to(dtype)) for k, s in self.slopes.items()},
             {k: price.to(dtype) for k, price in self.prices.items()},
+            {k: Slopes(s.low.to(dtype), s.high.to(dtype)) for k, s in self.patches.items()},
         )
 
 
@@ -141,9 +143,7 @@ def backward(
             if seen is not None:
                 known, at = row.detached(), step.inputs[0]
                 seen[at] = seen[at].plus(known) if at in seen else known
-            parts: Sequence[Rows] = [
-                _curved(step.operator, row, taken[0], choice.slopes.get(step.inputs[0]), total)
-            ]
+            parts: Sequence[Rows] = [_curved(step.operator, row, taken[0], step.inputs[0], choice, total)]
         elif is_affine(step.operator):
             parts = _affine(step.operator, row, taken, total)
         elif is_relaxable(step.operator):
@@ -188,9 +188,10 @@ class _Total:
             self.error = self.error + share + self.arithmetic.least * terms
 
 
-def _curved(operator: Curved, row: Rows, span: Interval, slopes: Slopes | None, total: _Total) -> Rows:
-    if slopes is not None and slopes.low.shape == row.values.shape:  # of these very elements
-        span = row.span(span)
+def _curved(operator: Curved, row: Rows, span: Interval, place: int, choice: Choice, total: _Total) -> Rows:
+    slopes = choice.slopes.get(place)
+    if place in choice.patches and isinstance(row, Patches):
+        slopes, span = choice.patches[place], row.span(span)
     own = operator.slopes(span) if slopes is None else operator.within(span, slopes)
     lines = operator.between(span, own)
     if lines.low_slope.dim() > span.low.dim():

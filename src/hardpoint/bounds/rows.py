@@ -79,10 +79,6 @@ class Dense:
     def detached(self) -> Dense:
         return Dense(self.values.detach())
 
-    def span(self, span: Interval) -> Interval:
-        """The intervals of the elements that have coefficients."""
-        return span
-
     def dense(self) -> Dense:
         return self
 
@@ -169,7 +165,8 @@ class Patches:
         theirs = functional.pad(
             other.values, (-right - left, end - v + right, -down - top, bottom - g + down)
         )
-        return Patches(mine + theirs, self.top + top, self.left + left, self.shape)
+        made = Patches(mine + theirs, self.top + top, self.left + left, self.shape)
+        return made.dense() if math.prod(made.values.shape[3:]) >= self.shape[1] * self.shape[2] else made
 
     def cut(self) -> Patches:
         """With 0 where the rectangle leaves the image."""

@@ -6,7 +6,7 @@ security analysis of neural networks using symbolic intervals", USENIX Security 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -36,38 +36,47 @@ class Steep:
         return Steep(self.middle + other.middle, self.radius + other.radius)
 
 
-def steepness(graph: Graph, spans: Sequence[Interval], rows: Tensor) -> Mapping[int, Steep] | None:
-    """By value of the network: for any two points, between whose values the ``spans`` tell, the rows' answers differ by
-    a sum over the value's elements of slopes in these intervals times how they differ there. Where a value is disturbed
-    besides, as by rounding, its slopes are those of the disturbance. None where a step is not understood.
+def steepness(graph: Graph, spans: Sequence[Interval], rows: Tensor) -> Iterator[tuple[int, Steep]] | None:
+    """Value by value from the answer back to the input: for any two points, between whose values the ``spans`` tell,
+    the rows' answers differ by a sum over the value's elements of slopes in these intervals times how they differ
+    there. Where a value is disturbed besides, as by rounding, its slopes are those of the disturbance. None where a
+    step is not understood.
 
     Args:
         graph: the network.
         spans: the interval of each value, of both points.
         rows: ``[n, S, K]``.
     """
+    operators = [step.operator for step in graph.steps]
+    if all(is_curved(each) or _without_signs(each, 2) is not None for each in operators):
+        return _carried(graph, spans, rows)
+    return None
+
+
+def _carried(graph: Graph, spans: Sequence[Interval], rows: Tensor) -> Iterator[tuple[int, Steep]]:
     held = {graph.output: Steep(rows, rows * 0)}
-    for k in range(graph.output, 0, -1):
+    for k in range(graph.output, -1, -1):
         if k not in held:
             continue
-        step, steep = graph.steps[k - 1], held[k]
+        steep = held.pop(k)
+        yield k, steep
+        if not k:
+            return
+        step = graph.steps[k - 1]
         taken = [spans[i] for i in step.inputs]
         if is_curved(step.operator):
             least, most = (part.unsqueeze(1) for part in step.operator.steepness(taken[0]))
             half, centre = (most - least) / 2, (most + least) / 2
             parts = [Steep(steep.middle * centre, steep.radius * centre.abs() + steep.most * half)]
-        elif is_affine(step.operator):
+        else:
             size = _without_signs(step.operator, taken[0].low.dim())
-            if size is None:
-                return None
+            assert is_affine(step.operator)
+            assert size is not None
             centres = Dense(steep.middle).before(step.operator, taken)
             radii = Dense(steep.radius).before(size, taken)
             parts = [Steep(c.values, r.values) for c, r in zip(centres, radii, strict=True)]
-        else:
-            return None
         for i, part in zip(step.inputs, parts, strict=True):
             held[i] = held[i].plus(part) if i in held else part
-    return held
 
 
 def _without_signs(operator: Operator, dimensions: int) -> Affine | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hardpoint.bounds.alpha import Ascent, alpha_linear, alpha_spans
-from hardpoint.bounds.ball import allowed
+from hardpoint.bounds.ball import allowed, rounded_to
 from hardpoint.bounds.branch.boxes import Losses
 from hardpoint.bounds.branch.search import Answer, Limits, settled
 from hardpoint.bounds.certified import SLACK
@@ -106,6 +106,10 @@ class Batch:
         region = allowed(x, plan.model.box, plan.perturbation)
         if plan.level is Level.REAL:
             region = region.roughly(torch.float64)
+        if plan.level is Level.DEPLOYED and isinstance(plan.model, OnnxModel):
+            region = rounded_to(
+                region, plan.model.input_dtype
+            )  # finer inputs are rounded before the file sees them
         n = len(x)
         return cls(
             x,

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from hardpoint.bounds.ball import allowed
 from hardpoint.bounds.certified import in_double, provable
-from hardpoint.bounds.graph import Network
+from hardpoint.bounds.graph import Graph, Network
 from hardpoint.bounds.inputs import refuse_inputs, refuse_labels
-from hardpoint.bounds.onnx import imported
+from hardpoint.bounds.onnx import flat_answers, imported
 from hardpoint.bounds.tracing import traced
 from hardpoint.certify.cascade import Certifiable, Method, Plan
 from hardpoint.core.box import Box
@@ -59,7 +59,7 @@ def planned(
         refuse_labels(y, len(x))
     level = _parsed(Level, soundness, "soundness")
     if level is Level.DEPLOYED:
-        _refuse_coarse(known.module, x)
+        _refuse_coarse(known, x)
     perturbation = certifiable(threat, x[:1], known.box)
     if not 0 < seconds < math.inf:
         raise ConfigError(f"seconds_per_input is {seconds}", "give a finite number above 0")
@@ -87,10 +87,11 @@ def planned(
     )
 
 
-def _refuse_coarse(module: nn.Module, x: Tensor) -> None:
+def _refuse_coarse(model: Certifiable, x: Tensor) -> None:
     """Errors of execution are counted for float32 and finer arithmetics."""
-    held = [x, *module.parameters(), *module.buffers()]
-    coarse = {part.dtype for part in held if part.is_floating_point() and torch.finfo(part.dtype).bits < 32}
+    held = {part.dtype for part in (x, *model.module.parameters(), *model.module.buffers())}
+    held |= {model.input_dtype} if isinstance(model, OnnxModel) else set()
+    coarse = {kind for kind in held if kind.is_floating_point and torch.finfo(kind).bits < 32}
     if coarse:
         raise ModelError(
             f"the network or its inputs are {coarse.pop()}, whose rounding soundness='deployed' does not count",
@@ -104,8 +105,15 @@ def _network(model: Certifiable, x: Tensor) -> Network:
         exact = traced(in_double(model.module), x.double())
         return Network(exact, traced(in_double(model.module).float(), x.float()))
     assert isinstance(model.module, GraphModule)
-    exact = imported(copy.deepcopy(model.module).double(), x.double())
-    return Network(exact, imported(copy.deepcopy(model.module).float(), x.float()))
+    exact, quick = (_read(model.module, x.to(kind)) for kind in (torch.float64, torch.float32))
+    return Network(exact, quick)
+
+
+def _read(module: GraphModule, x: Tensor) -> Graph:
+    """The graph of an ONNX file in the type of ``x``; answers ``[n]`` and ``[n, K, 1, 1]`` are one row per input."""
+    graph = imported(copy.deepcopy(module).to(x.dtype), x)
+    answer = graph(x)
+    return flat_answers(graph, x) if answer.dim() == 1 or answer.shape[2:].numel() == 1 else graph
 
 
 def as_network(model: Model) -> Certifiable:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hardpoint.bounds.ball import beyond
 from hardpoint.bounds.branch.boxes import Losses
 from hardpoint.bounds.branch.search import Answer, Limits, settled
 from hardpoint.bounds.certified import SLACK
@@ -206,7 +207,7 @@ class _Decision:
     def _box(self, case: Case) -> Interval:
         low, high = case.low.unsqueeze(0), case.high.unsqueeze(0)
         if self.level is Level.DEPLOYED:  # an input is rounded to float32 before the network sees it
-            low, high = _float32(low, -math.inf), _float32(high, math.inf)
+            low, high = beyond(low, -math.inf, torch.float32), beyond(high, math.inf, torch.float32)
         return Interval(low, high, None if self.level is Level.REAL else DOUBLE)
 
     def _claim(self, group: Group) -> tuple[Claim, Losses | None]:
@@ -236,7 +237,10 @@ class _Place:
     @classmethod
     def of(cls, case: Case) -> _Place:
         least, most = case.closest or (case.low, case.high)
-        low, high = _float32(least, math.inf).float(), _float32(most, -math.inf).float()
+        low, high = (
+            beyond(least, math.inf, torch.float32).float(),
+            beyond(most, -math.inf, torch.float32).float(),
+        )
         nearest = ((least + most) / 2).float()
         is_free = low <= high
         return cls(torch.where(is_free, low, nearest), torch.where(is_free, high, nearest), least, most)
@@ -245,13 +249,6 @@ class _Place:
         """float64 ``[d]``: the allowed input nearest to ``point`` ``[d]``, in float32 where that can be."""
         inside = torch.minimum(torch.maximum(point.float(), self.low), self.high).double()
         return torch.minimum(torch.maximum(inside, self.least), self.most)
-
-
-def _float32(values: Tensor, towards: float) -> Tensor:
-    """float64: the nearest float32 of ``values`` that is not past them away from ``towards``."""
-    found = values.float()
-    past = found.double() < values if towards > 0 else found.double() > values
-    return torch.where(past, torch.nextafter(found, torch.full_like(found, towards)), found).double()
 
 
 def _claim_of(cases: Sequence[Case]) -> Claim:

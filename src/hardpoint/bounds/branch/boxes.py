@@ -55,9 +55,9 @@ def bounded(
     row = torch.where(worst, bounds, -torch.inf).argmax(1)
     every, width = torch.arange(len(box.low)), (box.high - box.low).flatten(1)
     smear = width
-    steep = steepness(graph, spans, rows)
-    if steep is not None and 0 in steep:
-        smear = steep[0].most.flatten(2)[every, row] * width
+    steep = dict(steepness(graph, spans, rows) or {}).get(0)
+    if steep is not None:
+        smear = steep.most.flatten(2)[every, row] * width
     elif linear.rows is not None:
         smear = linear.rows.dense().values.abs().flatten(2)[every, row] * width
     found = Domains(

@@ -130,12 +130,16 @@ def settled(
         losses: what the bounds are lowered by: the claim is of the network as it is run.
     """
     search = _Search(network, claim, accepts, time.monotonic() + limits.seconds, limits, losses)
-    if box.low[0].numel() <= _FEW:
+    few = box.low[0].numel() <= _FEW
+    if few and losses is None:
         return _cut_inputs(search, box)
     spans = known or crown_spans(network.exact, box)
     if losses is not None:
-        search.claim = claim.lowered(losses(spans, claim.rows))
-    return _split_units(search, box, spans)
+        lowered = claim.lowered(losses(spans, claim.rows))
+        if bool((lowered.proven(lowered.offset) == -torch.inf).any()):
+            return Settled(Answer.OPEN, -torch.inf, reason="how far float32 strays is not known")
+        search.claim = claim if few else lowered
+    return _cut_inputs(search, box) if few else _split_units(search, box, spans)
 
 
 def _cut_inputs(search: _Search, box: Interval) -> Settled:

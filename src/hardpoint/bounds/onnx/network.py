@@ -74,13 +74,13 @@ def read_network(path: str | Path, low: Tensor, high: Tensor) -> OnnxNetwork:
     u = Rng(0).fork("onnx-bounds-check").uniform(torch.arange(8), (count,)).double()
     x = low.reshape(1, -1).double() + u * (high - low).reshape(1, -1).double()
     exact, quick = (
-        _flat(imported(copy.deepcopy(found).to(kind), x.to(kind)), x.to(kind))
+        flat_answers(imported(copy.deepcopy(found).to(kind), x.to(kind)), x.to(kind))
         for kind in (torch.float64, torch.float32)
     )
     return OnnxNetwork(Network(exact, quick), model, count, exact(x).shape[1])
 
 
-def _flat(graph: Graph, x: Tensor) -> Graph:
+def flat_answers(graph: Graph, x: Tensor) -> Graph:
     """The graph with one row of numbers per input as its answer."""
     answers = graph(x)
     if answers.dim() == 2:

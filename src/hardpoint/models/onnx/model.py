@@ -119,6 +119,11 @@ class OnnxModel:
         return class_scores(output, self._take_logarithm)
 
     @property
+    def input_dtype(self) -> torch.dtype:
+        """The type that inputs are converted to before the file sees them."""
+        return self._runtime.signature.dtype
+
+    @property
     def reads_probabilities(self) -> bool:
         """Whether scores are the logarithms of what the file answers, as it holds none before them."""
         return self._take_logarithm
