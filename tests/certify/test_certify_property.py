@@ -171,3 +171,20 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
         decide(onnx, written(tmp_path, 3, 2, box(*[("0", "1")] * 3) + "(assert (>= Y_0 4))"))
     with pytest.raises(DataError, match="3 outputs"):
         decide(onnx, written(tmp_path, 2, 3, UNIT + "(assert (>= Y_2 4))"))
+
+
+def test_coarse_arithmetic_is_not_decided_as_deployed(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    kind, helper = onnx.TensorProto.FLOAT16, onnx.helper
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "net",
+        [helper.make_tensor_value_info("x", kind, ["n", 2])],
+        [helper.make_tensor_value_info("y", kind, ["n", 2])],
+        [onnx.numpy_helper.from_array(np.ones((2, 2), np.float16), "w")],
+    )
+    path = tmp_path / "half.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    wanted = written(tmp_path, 2, 2, UNIT + "(assert (>= Y_0 4))")
+    with pytest.raises(HardpointError, match="float16"):
+        decide(path, wanted, soundness="deployed", seconds=5)

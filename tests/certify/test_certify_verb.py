@@ -293,20 +293,33 @@ def test_an_onnx_file_is_proven_as_the_network_in_it(tmp_path, level):
     assert found.recheck().all()
 
 
-def test_an_onnx_file_without_scores_of_its_own_is_refused(tmp_path):
+def test_onnx_files_that_cannot_be_proven_are_refused(tmp_path):
     pytest.importorskip("onnx")
     from hardpoint.models.onnx import OnnxModel
     from onnx_nets import relu_net
 
-    model = OnnxModel(relu_net(tmp_path), access="scores")
-    with pytest.raises(ModelError, match="no bound is known"):
-        hp.certify(model, rand(3, 2), torch.zeros(3).long(), threat=Linf(0.1), progress=False)
+    path = relu_net(tmp_path)
+    half = saved_onnx(
+        tmp_path / "half.onnx",
+        [("MatMul", ["x", "w"], ["y"])],
+        {"w": np.ones((2, 2), np.float16)},
+        [2],
+        [2],
+        kind="FLOAT16",
+    )
+    for model, level, said in (
+        (OnnxModel(path, access="scores"), "real", "no bound is known"),
+        (OnnxModel(path, probabilities=True), "real", "answers probabilities"),
+        (OnnxModel(half), "deployed", "float16"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            hp.certify(model, rand(3, 2), torch.zeros(3).long(), threat=Linf(0.1), soundness=level, **QUIET)
 
 
-def saved_onnx(path, nodes, weights, shape, answers):
+def saved_onnx(path, nodes, weights, shape, answers, kind="FLOAT"):
     """A file of ``nodes`` from ``x`` to ``y`` with a batch of any size."""
     onnx = pytest.importorskip("onnx")
-    kind, helper = onnx.TensorProto.FLOAT, onnx.helper
+    kind, helper = getattr(onnx.TensorProto, kind), onnx.helper
     graph = helper.make_graph(
         [helper.make_node(*node[:3], **(node[3] if len(node) > 3 else {})) for node in nodes],
         "net",

@@ -23,6 +23,7 @@ from hardpoint.bounds.rows import Dense, Rows
 
 _FADE = 0.98
 _AT_ONCE = 256 * 2**20
+"""Bytes that the lines of rows which rise together may take."""
 _MEAN, _SQUARE = 0.9, 0.999
 
 Signs = Mapping[int, Tensor]
@@ -186,11 +187,13 @@ def _narrowed(network: Network, spans: Sequence[Interval], place: int, ascent: A
         quick = raised(network.quick, rough, both_ways(part, rough[at].low), ascent, place=at)
         units = part if kept is None else kept.units.expand(len(part), -1).gather(1, part)
         rows = both_ways(units, span.low)
-        met: dict[int, Rows] = {}
+        seen: dict[int, Rows] = {}
         with torch.no_grad():
-            if kept is not None:
-                backward(graph, spans, rows, place, None, met)
-            choice = exact_choice(network, spans, quick.choice, met)
+            if (
+                kept is not None
+            ):  # a pass to learn which elements each row meets: lines are given for those alone
+                backward(graph, spans, rows, place, None, seen)
+            choice = exact_choice(network, spans, quick.choice, seen)
             below, above = backward(graph, spans, rows, place, choice).least(spans[0]).chunk(2, 1)
         low.scatter_(1, units, torch.maximum(low.gather(1, units), below))
         high.scatter_(1, units, torch.minimum(high.gather(1, units), -above))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hardpoint.bounds.crown import bent_first, bent_values, elements, unstable
 from hardpoint.bounds.graph import Graph, Kept, Network, Step
-from hardpoint.bounds.interval import intervals
+from hardpoint.bounds.interval import settled_intervals
 from hardpoint.bounds.linear import Choice, backward
 from hardpoint.bounds.operators.activation import Leaky
 from hardpoint.bounds.operators.combined import Combined
@@ -25,13 +25,15 @@ from hardpoint.bounds.rows import Patches, Rows
 _MOST = 3000
 """Bent units in all; with more there is little to leave out."""
 _BYTES = 512 * 2**20
+"""What the matrices of all inputs may take."""
 _AT_ONCE = 128 * 2**20
+"""What rows on their way to becoming a matrix may take."""
 
 
 @torch.no_grad()
 def condensed(network: Network, spans: Sequence[Interval]) -> Network:
     """The same network whose quick graph has, for each box, only the units that are bent over it; itself, where it has
-    anything but ReLUs besides affine steps, or too many bent units.
+    anything but one ReLU a value besides affine steps, no bent unit, or more than memory has room for (``together``).
 
     Args:
         network: both graphs of it, whole.
@@ -70,7 +72,7 @@ def condensed(network: Network, spans: Sequence[Interval]) -> Network:
 def together(network: Network, spans: Sequence[Interval]) -> Sequence[Tensor]:
     """The inputs, int64, in groups of about as many bent units that memory has room for when they are condensed."""
     counts = [unstable(network.exact, spans, k).flatten(1).sum(1) for k in bent_values(network.exact)]
-    if not counts:
+    if not counts or not _only_relus(network.exact):  # nothing is condensed
         return [torch.arange(len(spans[0].low))]
     every, width = torch.stack(counts), spans[0].low[0].numel()
     groups, start, order = [], 0, every.sum(0).argsort()
@@ -102,14 +104,11 @@ def quick_spans(network: Network, box: Interval, known: Mapping[int, Interval]) 
             kept.place: Interval(kept.of(known[k].low), kept.of(known[k].high))
             for k, kept in network.kept.items()
         }
-    spans = intervals(network.quick, box.roughly(torch.float32), known)
-    for k, span in known.items():
-        spans[k] = span
-    return spans
+    return settled_intervals(network.quick, box.roughly(torch.float32), known)
 
 
 def exact_choice(
-    network: Network, spans: Sequence[Interval], choice: Choice, met: Mapping[int, Rows] | None = None
+    network: Network, spans: Sequence[Interval], choice: Choice, seen: Mapping[int, Rows] | None = None
 ) -> Choice:
     """What was chosen on the quick graph, for the exact one, in float64.
 
@@ -117,7 +116,7 @@ def exact_choice(
         network: whole or condensed.
         spans: of the exact graph.
         choice: of each row.
-        met: the rows over values of the exact graph, where they are to be patches: lines are then given for those.
+        seen: the rows over values of the exact graph, where they are to be patches: lines are then given for those.
     """
     choice = choice.to(torch.float64)
     if not network.kept:
@@ -125,7 +124,7 @@ def exact_choice(
     slopes, prices, patches = {}, {}, {}
     for k, kept in network.kept.items():
         if kept.place in choice.slopes:
-            row, chosen = (met or {}).get(k), choice.slopes[kept.place].low
+            row, chosen = (seen or {}).get(k), choice.slopes[kept.place].low
             if isinstance(row, Patches):
                 own = Leaky().slopes(row.span(spans[k]))
                 patches[k] = Slopes(_shown(kept, row, chosen, own.low), own.high)

@@ -9,7 +9,7 @@ of numerical algorithms", chapter 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -23,8 +23,23 @@ from hardpoint.bounds.operators.pool import Largest
 from hardpoint.bounds.operators.shape import Joined
 from hardpoint.bounds.rows import Dense
 from hardpoint.bounds.steepness import steepness
+from hardpoint.core.errors import ModelError
 
 _MOST = torch.finfo(torch.float32).max / 4
+
+
+def refuse_coarse(kinds: Iterable[torch.dtype]) -> None:
+    """Raise where one of the types of numbers that a network holds or takes is coarser than float32.
+
+    Raises:
+        ModelError: rounding is counted for float32 and finer types.
+    """
+    coarse = {kind for kind in kinds if kind.is_floating_point and torch.finfo(kind).bits < 32}
+    if coarse:
+        raise ModelError(
+            f"the network or its inputs are {coarse.pop()}, whose rounding soundness='deployed' does not count",
+            "certify it in float32 (model.float(), x.float()), or with soundness='rigorous'",
+        )
 
 
 @torch.no_grad()

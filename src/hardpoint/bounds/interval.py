@@ -38,6 +38,15 @@ def intervals(graph: Graph, box: Interval, known: Mapping[int, Interval] | None 
     return spans
 
 
+def settled_intervals(graph: Graph, box: Interval, known: Mapping[int, Interval]) -> list[Interval]:
+    """As ``intervals``, with what is ``known`` in its place as it is: it has been cut already, and its ends are in
+    order where those of a cut within rounding need not be."""
+    spans = intervals(graph, box, known)
+    for k, span in known.items():
+        spans[k] = span
+    return spans
+
+
 def met(first: Interval, second: Interval) -> Interval:
     """What lies in both."""
     return Interval(

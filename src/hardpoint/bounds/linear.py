@@ -122,7 +122,7 @@ def backward(
         graph: the network.
         spans: the interval of each value that the pass crosses; ``spans[0]`` is the box.
         rows: ``[n, S, ...]`` over the value ``place``, the network's answer where it is None.
-        choice: slopes and prices.
+        choice: see ``Choice``; every operator's own lines by default.
         seen: is given, by the value that each curved step takes, the rows over what it makes of it.
     """
     place = graph.output if place is None else place

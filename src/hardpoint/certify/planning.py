@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import TypeVar
 
@@ -11,9 +10,10 @@ from torch import Tensor, nn
 
 from hardpoint.bounds.ball import allowed
 from hardpoint.bounds.certified import in_double, provable
-from hardpoint.bounds.graph import Graph, Network
+from hardpoint.bounds.execution import refuse_coarse
+from hardpoint.bounds.graph import Network
 from hardpoint.bounds.inputs import refuse_inputs, refuse_labels
-from hardpoint.bounds.onnx import flat_answers, imported
+from hardpoint.bounds.onnx import graphs_of
 from hardpoint.bounds.tracing import traced
 from hardpoint.certify.cascade import Certifiable, Method, Plan
 from hardpoint.core.box import Box
@@ -59,7 +59,7 @@ def planned(
         refuse_labels(y, len(x))
     level = _parsed(Level, soundness, "soundness")
     if level is Level.DEPLOYED:
-        _refuse_coarse(known, x)
+        refuse_coarse(_kinds(known, x))
     perturbation = certifiable(threat, x[:1], known.box)
     if not 0 < seconds < math.inf:
         raise ConfigError(f"seconds_per_input is {seconds}", "give a finite number above 0")
@@ -87,16 +87,10 @@ def planned(
     )
 
 
-def _refuse_coarse(model: Certifiable, x: Tensor) -> None:
-    """Errors of execution are counted for float32 and finer arithmetics."""
+def _kinds(model: Certifiable, x: Tensor) -> set[torch.dtype]:
+    """The types of numbers that a model holds and takes."""
     held = {part.dtype for part in (x, *model.module.parameters(), *model.module.buffers())}
-    held |= {model.input_dtype} if isinstance(model, OnnxModel) else set()
-    coarse = {kind for kind in held if kind.is_floating_point and torch.finfo(kind).bits < 32}
-    if coarse:
-        raise ModelError(
-            f"the network or its inputs are {coarse.pop()}, whose rounding soundness='deployed' does not count",
-            "certify it in float32 (model.float(), x.float()), or with soundness='rigorous'",
-        )
+    return held | ({model.input_dtype} if isinstance(model, OnnxModel) else set())
 
 
 def _network(model: Certifiable, x: Tensor) -> Network:
@@ -105,15 +99,12 @@ def _network(model: Certifiable, x: Tensor) -> Network:
         exact = traced(in_double(model.module), x.double())
         return Network(exact, traced(in_double(model.module).float(), x.float()))
     assert isinstance(model.module, GraphModule)
-    exact, quick = (_read(model.module, x.to(kind)) for kind in (torch.float64, torch.float32))
-    return Network(exact, quick)
-
-
-def _read(module: GraphModule, x: Tensor) -> Graph:
-    """The graph of an ONNX file in the type of ``x``; answers ``[n]`` and ``[n, K, 1, 1]`` are one row per input."""
-    graph = imported(copy.deepcopy(module).to(x.dtype), x)
-    answer = graph(x)
-    return flat_answers(graph, x) if answer.dim() == 1 or answer.shape[2:].numel() == 1 else graph
+    answer = model.module(x.to(model.input_dtype))
+    if answer.dim() > 2 and answer.shape[2:].numel() != 1:
+        raise BadModelOutput(
+            f"each input has scores of shape {tuple(answer.shape[1:])}", "return [n, classes]"
+        )
+    return graphs_of(model.module, x)
 
 
 def as_network(model: Model) -> Certifiable:
@@ -131,10 +122,13 @@ def as_network(model: Model) -> Certifiable:
         )
     if model.reads_probabilities:
         raise ModelError(f"{model.path} answers probabilities", "export the scores before them")
+    if not model.input_dtype.is_floating_point:
+        raise ModelError(f"{model.path} takes {model.input_dtype}", "certify a network of real numbers")
     if not isinstance(getattr(model, "module", None), GraphModule):
+        why = "; ".join(model.notes) or f"it was opened with access={model.access.word!r}"
         raise ModelError(
-            f"no bound is known for {model.path}: {'; '.join(model.notes)}",
-            "export the network with operators that hardpoint.models.onnx differentiates",
+            f"no bound is known for {model.path}: {why}",
+            "open it with gradients, exported with operators that hardpoint.models.onnx differentiates",
         )
     return model
 

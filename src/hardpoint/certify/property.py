@@ -18,7 +18,7 @@ from hardpoint.bounds.branch.search import Answer, Limits, settled
 from hardpoint.bounds.certified import SLACK
 from hardpoint.bounds.claim import Claim
 from hardpoint.bounds.crown import crown_spans
-from hardpoint.bounds.execution import execution_losses
+from hardpoint.bounds.execution import execution_losses, refuse_coarse
 from hardpoint.bounds.falsify import broken
 from hardpoint.bounds.onnx import OnnxNetwork, read_network
 from hardpoint.bounds.operators.operator import DOUBLE, Interval
@@ -104,6 +104,11 @@ def decide(
             raise DataError(
                 f"the property is over {wanted.outputs} outputs, {onnx} has {net.outputs}",
                 "give the property that belongs to this network",
+            )
+        if level is Level.DEPLOYED:
+            module = net.model.module
+            refuse_coarse(
+                {net.model.input_dtype, *(p.dtype for p in (*module.parameters(), *module.buffers()))}
             )
         return _Decision(net, wanted, level, time.monotonic(), seconds, seed).answer()
 

@@ -17,7 +17,7 @@ _EPILOG = (
 STYLE: dict[str, Any] = {"context_settings": {"help_option_names": ["-h", "--help"]}, "epilog": _EPILOG}
 """How every command's help looks."""
 WORDS: list[str] = []
-"""The command line after ``hardpoint``, for the records."""
+"""The command line after ``hardpoint``; ``words_of`` gives it to records."""
 
 app = typer.Typer(
     name="hardpoint",
@@ -29,6 +29,11 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Settings: what holds here, and why.", rich_markup_mode=None)
 app.add_typer(config_app, name="config")
+
+
+def words_of(verb: str) -> tuple[str, ...]:
+    """The command line after ``hardpoint``; the verb alone where a command was called without one."""
+    return tuple(WORDS) or (verb,)
 
 
 @app.callback(invoke_without_command=True)

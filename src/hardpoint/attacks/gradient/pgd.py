@@ -22,14 +22,14 @@ from hardpoint.threats.l0 import L0Region
 class PGDState:
     """The current iterate, and the one before it to notice when the attack runs in circles.
 
-    ``total`` and ``previous_total`` are checksums of them, ``[n]``: a cheap first look.
+    ``checksum`` and ``previous_checksum`` are theirs, ``[n]``: a cheap first look.
     """
 
     HAS_ROWS: ClassVar[bool] = True
     query: Tensor
     previous: Tensor
-    total: Tensor
-    previous_total: Tensor
+    checksum: Tensor
+    previous_checksum: Tensor
     done: Tensor
 
 
@@ -82,9 +82,9 @@ class PGD(StandaloneAttack):
 
     def start(self, task: Task) -> PGDState:
         x = self._begin(task)
-        total = _total(x)
-        nothing = torch.full_like(total, -1)
-        return PGDState(x, x, total, nothing, torch.zeros_like(task.y, dtype=torch.bool))
+        checksum = _checksum(x)
+        nothing = torch.full_like(checksum, -1)
+        return PGDState(x, x, checksum, nothing, torch.zeros_like(task.y, dtype=torch.bool))
 
     def objective(self, scores: Tensor, task: Task, state: PGDState) -> Tensor:
         return goal_loss(Loss.parse(self.loss), scores, task.y, task.goal)
@@ -117,15 +117,15 @@ class PGD(StandaloneAttack):
         if self.restarts == 1:
             if self.decay or task.is_random:
                 return replace(state, query=new, previous=state.query)
-            total = _total(new)
-            return PGDState(new, state.query, total, state.total, _repeats(new, total, state))
+            checksum = _checksum(new)
+            return PGDState(new, state.query, checksum, state.checksum, _repeats(new, checksum, state))
         fresh = task.turn % (self.steps + 1) == 0
         if bool(fresh.any()):
             new = torch.where(per_row(fresh, new), task.region.sample(task.rng, task.index, task.turn), new)
         return replace(state, query=new, previous=state.query)
 
 
-def _total(x: Tensor) -> Tensor:
+def _checksum(x: Tensor) -> Tensor:
     """A checksum of each row's bits: exact, so that it does not depend on the row's place in the batch. Weighted, as
     steps up and down by one length leave plain sums as they are."""
     words = {8: torch.int64, 4: torch.int32, 2: torch.int16}[x.element_size()]
@@ -134,10 +134,10 @@ def _total(x: Tensor) -> Tensor:
     return (bits * weights).sum(1, dtype=words)
 
 
-def _repeats(new: Tensor, total: Tensor, state: PGDState) -> Tensor:
+def _repeats(new: Tensor, checksum: Tensor, state: PGDState) -> Tensor:
     """Rows of ``new`` equal to the iterate before it or the one before that; only rows whose sums agree, which are
     few, are compared number by number."""
-    stuck = (total == state.total) | (total == state.previous_total)
+    stuck = (checksum == state.checksum) | (checksum == state.previous_checksum)
     if bool(stuck.any()):
         alike = stuck.nonzero().squeeze(1)
         point = new[alike]

@@ -102,7 +102,7 @@ class MOEVA(StandaloneAttack):
         n, k = state.asked.shape
         if reply.scores is None:
             return torch.full((n, k, 3), _UNKNOWN, dtype=torch.float64, device=task.x.device)
-        margin = _settled(task.goal.margin(reply.scores.flatten(0, 1), task.y.repeat_interleave(k)))
+        margin = _rounded(task.goal.margin(reply.scores.flatten(0, 1), task.y.repeat_interleave(k)))
         region, rows = self._many(task), state.query.flatten(0, 1)
         distance, hinges = region.distance(rows), region.schema.hinges(rows)
         violation = (hinges / (1 + hinges)).sum(1)
@@ -158,9 +158,10 @@ class MOEVA(StandaloneAttack):
         return take_rows(table_region(task.region, self.name), owner)
 
 
-def _settled(margin: Tensor) -> Tensor:
-    """float64, without its last digits: the same row asked in another place of a batch is worth the same."""
-    digits = 2.0 ** (16 if margin.dtype is not torch.float64 else 35)
+def _rounded(margin: Tensor) -> Tensor:
+    """float64, without its last third of digits: a row asked in another place of a batch is almost always worth the
+    same then."""
+    digits = torch.finfo(margin.dtype).eps ** (-2 / 3)
     part, power = torch.frexp(margin.double())
     return torch.ldexp((part * digits).round() / digits, power)
 

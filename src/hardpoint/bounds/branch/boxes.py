@@ -44,9 +44,8 @@ def bounded(
     spans = crown_spans(graph, box, known)
     rows = claim.rows.expand(len(box.low), -1, -1)
     linear = backward(graph, spans, rows)
-    bounds = linear.least(box) + claim.offset
-    if losses is not None:
-        bounds = bounds - losses(spans, rows)
+    offset = claim.offset if losses is None else claim.lowered(losses(spans, rows)).offset
+    bounds = linear.least(box) + offset
     if isinstance(box, Ball):  # nothing is claimed of what lies outside
         bounds = torch.where(box.misses().unsqueeze(1), torch.inf, bounds)
     clauses = claim.proven(bounds)
@@ -55,15 +54,23 @@ def bounded(
     row = torch.where(worst, bounds, -torch.inf).argmax(1)
     every, width = torch.arange(len(box.low)), (box.high - box.low).flatten(1)
     smear = width
-    steep = dict(steepness(graph, spans, rows) or {}).get(0)
+    steep = _in_input(graph, spans, rows)
     if steep is not None:
-        smear = steep.most.flatten(2)[every, row] * width
+        smear = steep.flatten(2)[every, row] * width
     elif linear.rows is not None:
         smear = linear.rows.dense().values.abs().flatten(2)[every, row] * width
     found = Domains(
         clauses.amin(1), box, {k: spans[k] for k in bent_values(graph)}, {}, Choice(), smear.argmax(1)
     )
     return found, linear.corner(box)[every, row]
+
+
+def _in_input(graph: Graph, spans: Sequence[Interval], rows: Tensor) -> Tensor | None:
+    """``[m, S, ...]``: how steep the rows are at most in each number of the input."""
+    for place, steep in steepness(graph, spans, rows) or ():
+        if place == 0:
+            return steep.most
+    return None
 
 
 def halves(parts: Domains) -> tuple[Interval, Mapping[int, Interval]]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from hardpoint.bounds.branch.domains import Domains
 from hardpoint.bounds.claim import Claim
 from hardpoint.bounds.graph import Graph
-from hardpoint.bounds.interval import intervals
+from hardpoint.bounds.interval import settled_intervals
 from hardpoint.bounds.linear import Choice, backward
 from hardpoint.bounds.operators.operator import Interval
 
@@ -58,9 +58,7 @@ def solved(graph: Graph, claim: Claim, part: Domains) -> Leaf | None:
         claim: of one input.
         part: a single one.
     """
-    spans = intervals(graph, part.box, part.known)
-    for k, span in part.known.items():
-        spans[k] = span
+    spans = settled_intervals(graph, part.box, part.known)
     answers, constant = _linear(graph, spans, graph.output, torch.arange(spans[graph.output].low[0].numel()))
     sides = []
     for k, signs in part.signs.items():

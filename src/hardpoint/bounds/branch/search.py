@@ -135,11 +135,20 @@ def settled(
         return _cut_inputs(search, box)
     spans = known or crown_spans(network.exact, box)
     if losses is not None:
-        lowered = claim.lowered(losses(spans, claim.rows))
-        if bool((lowered.proven(lowered.offset) == -torch.inf).any()):
+        lost = losses(spans, claim.rows)
+        if few and _is_hopeless(claim, lost):  # parts may lose less, where anything is known of it at all
+            middle = Interval((box.low + box.high) / 2, (box.low + box.high) / 2, box.outward)
+            lost = losses(crown_spans(network.exact, middle), claim.rows)
+        if _is_hopeless(claim, lost):
             return Settled(Answer.OPEN, -torch.inf, reason="how far float32 strays is not known")
-        search.claim = claim if few else lowered
+        if not few:
+            search.claim = claim.lowered(lost)
     return _cut_inputs(search, box) if few else _split_units(search, box, spans)
+
+
+def _is_hopeless(claim: Claim, lost: Tensor) -> bool:
+    """Whether some clause has only rows that may lose any amount."""
+    return bool((claim.proven(-lost) == -torch.inf).any())
 
 
 def _cut_inputs(search: _Search, box: Interval) -> Settled:

@@ -20,7 +20,7 @@ from hardpoint.bounds.claim import Claim
 from hardpoint.bounds.condensed import exact_choice, quick_spans
 from hardpoint.bounds.crown import bent_values
 from hardpoint.bounds.graph import Graph, Network
-from hardpoint.bounds.interval import intervals
+from hardpoint.bounds.interval import intervals, settled_intervals
 from hardpoint.bounds.linear import Choice, backward
 from hardpoint.bounds.operators.activation import Leaky
 from hardpoint.bounds.operators.operator import Interval
@@ -116,7 +116,7 @@ def _cut(parts: Domains, unit: Tensor, places: tuple[int, ...]) -> Domains:
 
 def bounded(network: Network, claim: Claim, parts: Domains, ascent: Ascent) -> Domains:
     """The parts with the bounds that lines and prices chosen anew give, never below those that they had."""
-    spans = _spans(network.exact, parts)
+    spans = settled_intervals(network.exact, parts.box, parts.known)
     rows = claim.rows.expand(len(parts), -1, -1)
     offset = claim.offset.float()
 
@@ -166,14 +166,6 @@ def root(graph: Graph, box: Interval, spans: list[Interval], choice: Choice, bou
     known = {k: spans[k] for k in bent_values(graph)}
     signs = {k: torch.zeros_like(spans[k].low) for k in places}
     return Domains(bound, box, known, signs, choice, torch.zeros(len(bound), dtype=torch.int64))
-
-
-def _spans(graph: Graph, parts: Domains) -> list[Interval]:
-    """The interval of every value, from what is known of those before curved steps."""
-    spans = intervals(graph, parts.box, parts.known)
-    for k, span in parts.known.items():
-        spans[k] = span
-    return spans
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """ONNX files as graphs that bounds are known for."""
 
-from hardpoint.bounds.onnx.network import OnnxNetwork, flat_answers, read_network
+from hardpoint.bounds.onnx.network import OnnxNetwork, graphs_of, read_network
 from hardpoint.bounds.onnx.reading import imported
 
-__all__ = ["OnnxNetwork", "flat_answers", "imported", "read_network"]
+__all__ = ["OnnxNetwork", "graphs_of", "imported", "read_network"]

@@ -73,14 +73,20 @@ def read_network(path: str | Path, low: Tensor, high: Tensor) -> OnnxNetwork:
         )
     u = Rng(0).fork("onnx-bounds-check").uniform(torch.arange(8), (count,)).double()
     x = low.reshape(1, -1).double() + u * (high - low).reshape(1, -1).double()
+    network = graphs_of(found, x)
+    return OnnxNetwork(network, model, count, network.exact(x).shape[1])
+
+
+def graphs_of(module: GraphModule, x: Tensor) -> Network:
+    """Both graphs of what is in an ONNX file, with one row of numbers per input as the answer, checked at ``x``."""
     exact, quick = (
-        flat_answers(imported(copy.deepcopy(found).to(kind), x.to(kind)), x.to(kind))
+        _flat(imported(copy.deepcopy(module).to(kind), x.to(kind)), x.to(kind))
         for kind in (torch.float64, torch.float32)
     )
-    return OnnxNetwork(Network(exact, quick), model, count, exact(x).shape[1])
+    return Network(exact, quick)
 
 
-def flat_answers(graph: Graph, x: Tensor) -> Graph:
+def _flat(graph: Graph, x: Tensor) -> Graph:
     """The graph with one row of numbers per input as its answer."""
     answers = graph(x)
     if answers.dim() == 2:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hardpoint.cli.app import STYLE, WORDS, app
+from hardpoint.cli.app import STYLE, app, words_of
 from hardpoint.cli.exits import guarded
 from hardpoint.cli.options import (
     Access,
@@ -92,8 +92,9 @@ def assess(
             ("--seconds", "run.seconds", seconds),
             ("--gate", "gate.robust_accuracy", gate),
         )
-        words = WORDS or ["assess"]
-        return run(Asked(said | said_threats(threat or []), config, out, resume, json_out, quiet, words))
+        return run(
+            Asked(said | said_threats(threat or []), config, out, resume, json_out, quiet, words_of("assess"))
+        )
 
     return guarded(work, json_out=json_out, debug=debug)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hardpoint.cli.app import STYLE, WORDS, app
+from hardpoint.cli.app import STYLE, app, words_of
 from hardpoint.cli.exits import guarded
 from hardpoint.cli.options import (
     Augment,
@@ -98,8 +98,9 @@ def harden(
             ("--seed", "run.seed", seed),
             ("--gate", "gate.robust_accuracy", gate),
         )
-        words = WORDS or ["harden"]
-        return run(Asked(said | said_threats(threat or []), config, out, resume, json_out, quiet, words))
+        return run(
+            Asked(said | said_threats(threat or []), config, out, resume, json_out, quiet, words_of("harden"))
+        )
 
     return guarded(work, json_out=json_out, debug=debug)
 
@@ -159,7 +160,8 @@ def search(
             ("--workers", "run.workers", workers),
             ("--seed", "run.seed", seed),
         )
-        words = WORDS or ["search"]
-        return run(Asked(said | said_threats(threat or []), config, out, resume, json_out, quiet, words))
+        return run(
+            Asked(said | said_threats(threat or []), config, out, resume, json_out, quiet, words_of("search"))
+        )
 
     return guarded(work, json_out=json_out, debug=debug)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hardpoint.cli.app import STYLE, WORDS, app
+from hardpoint.cli.app import STYLE, app, words_of
 from hardpoint.cli.exits import guarded
 from hardpoint.cli.options import (
     Config,
@@ -112,7 +112,6 @@ def certify(
         from hardpoint.cli.asked import Asked
         from hardpoint.cli.certify_command import run
 
-        words = WORDS or ["certify"]
-        return run(Asked(said | common, config, out, resume, json_out, quiet, words))
+        return run(Asked(said | common, config, out, resume, json_out, quiet, words_of("certify")))
 
     return guarded(work, json_out=json_out, debug=debug)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hardpoint.cli.app import STYLE, WORDS, app, config_app
+from hardpoint.cli.app import STYLE, app, config_app, words_of
 from hardpoint.cli.exits import guarded
 from hardpoint.cli.options import Config, Data, Debug, Json, Model, Open, Quiet, Text, Weights
 
@@ -84,7 +84,7 @@ def benchmark(
         from hardpoint.cli.said import said_values
 
         said = said_values(("--workers", "run.workers", workers))
-        return run(Asked(file, said, out, open_page, json_out, quiet, WORDS))
+        return run(Asked(file, said, out, open_page, json_out, quiet, words_of("benchmark")))
 
     return guarded(work, json_out=json_out, debug=debug)
 
