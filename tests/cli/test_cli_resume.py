@@ -47,6 +47,11 @@ def in_folder(folder: str, words: list[str]) -> None:
     sys.exit(main(words))
 
 
+def heeds_interrupts() -> None:
+    """Whoever runs the tests in the background may have had interrupts ignored, which processes inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def wait_for(reached: Callable[[], bool], running: Callable[[], bool]) -> bool:
     """Whether it was reached before the process ended."""
     while running():
@@ -116,13 +121,14 @@ def test_kill_9_anywhere_then_resume_is_identical(hardpoint: Run, folder: Path) 
 
 
 def test_an_interrupt_says_how_to_go_on(hardpoint: Run, folder: Path) -> None:
-    write_data(folder / "data.npz", n=1200)
+    write_data(folder / "data.npz", n=300)
     words = [word for word in WORDS if word not in ("--out", "run")]
     process = subprocess.Popen(
         [sys.executable, "-m", "hardpoint", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heeds_interrupts,
     )
     run = folder / "runs" / "001-net"
     assert wait_for(lambda: len(units(run)) > 2, lambda: process.poll() is None)
