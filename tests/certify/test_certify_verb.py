@@ -375,3 +375,15 @@ def test_answers_of_an_onnx_file_are_read_as_the_model_reads_them(tmp_path, form
         assert torch.equal(found.certified[sure], (exact > 0.05)[sure])
     assert found.certified.any()
     assert found.recheck().all()
+
+
+def test_a_final_softmax_is_left_out_and_that_is_said(tmp_path):
+    """float32 rounds both of its answers to one half, which the scores before it are not."""
+    nodes = [("MatMul", ["x", "w"], ["m"]), ("Softmax", ["m"], ["y"], {"axis": 1})]
+    weights = {"w": np.array([[0.0, 1e-8], [0.0, 1e-8]], np.float32)}
+    path = saved_onnx(tmp_path / "soft.onnx", nodes, weights, [2], [2])
+    x = torch.full((1, 2), 0.5)
+    found = hp.certify(path, x, torch.tensor([1]), threat=Linf(0.1), soundness="deployed", **QUIET)
+    assert found.certified.all()
+    assert "Softmax" in found.record.notes[0]
+    assert "Softmax" in found.report(tmp_path / "page.html").read_text()

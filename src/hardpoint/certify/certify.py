@@ -30,6 +30,7 @@ from hardpoint.evidence.certificate import (
     merged,
 )
 from hardpoint.evidence.store import RunFolder
+from hardpoint.models.onnx import OnnxModel
 from hardpoint.threats.perturbation import Perturbation
 from hardpoint.threats.threat import Threat
 
@@ -196,6 +197,17 @@ def _record(plan: Plan, parts: list[Part], name: str, gate: float | None, data: 
         gate=gate,
         model=plan.model.describe(),
         data=data.describe(),
+        notes=_notes(plan),
+    )
+
+
+def _notes(plan: Plan) -> tuple[str, ...]:
+    if not isinstance(plan.model, OnnxModel) or not plan.model.left_out:
+        return ()
+    last = plan.model.left_out
+    return (
+        f"The scores are those before the file's final {last}. Where it rounds two of them to one, the file itself "
+        "does not tell which is larger.",
     )
 
 

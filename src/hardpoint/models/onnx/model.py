@@ -119,6 +119,11 @@ class OnnxModel:
         return class_scores(output, self._take_logarithm)
 
     @property
+    def left_out(self) -> str:
+        """The final operator that scores are taken before, such as ``Softmax``, or the empty string."""
+        return self._runtime.signature.stripped
+
+    @property
     def input_dtype(self) -> torch.dtype:
         """The type that inputs are converted to before the file sees them."""
         return self._runtime.signature.dtype
