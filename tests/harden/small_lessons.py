@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from hardpoint.core.box import Box
 from hardpoint.core.rng import Rng
 from hardpoint.data import MemoryDataset
 from hardpoint.engine.twin import TwinPlan
+from hardpoint.harden.layers import GroupSort
 from hardpoint.harden.learner import Batch, CraftMode, Learner, one_hot
 from hardpoint.harden.recipes import Recipe
 from hardpoint.harden.settings import Training
@@ -21,12 +23,29 @@ from hardpoint.threats import Linf, Perturbation
 from small_models import rand, seeded
 
 UNIT = Box(0.0, 1.0)
+ONE = Training(
+    epochs=1,
+    batch_size=1000,
+    lr=0.1,
+    optimiser="sgd",
+    pace="constant",
+    momentum=0.0,
+    weight_decay=0.0,
+    ramp=0.0,
+)
+"""One update of plain gradient descent."""
 
 
 def cloud(n: int = 96, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Points of the unit square, and on which side of a bent line they lie."""
     x = rand(n, 2, seed=seed)
     return x, (x[:, 1] > 0.5 + 0.2 * torch.sin(6 * x[:, 0])).long()
+
+
+def doubled(n: int = 12) -> tuple[Tensor, Tensor]:
+    """Such points in float64."""
+    x, y = cloud(n)
+    return x.double(), y
 
 
 def flat(classes: int = 2, dropout: float = 0.0, hidden: int = 12, seed: int = 0) -> nn.Sequential:
@@ -103,3 +122,22 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     """Whether two states are equal bit for bit."""
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def linear_map(layer: nn.Module, *shape: int) -> torch.Tensor:
+    """The linear map that ``layer`` is, without its bias."""
+    size = math.prod(shape)
+    with torch.no_grad():
+        return (
+            layer(torch.eye(size).double().view(size, *shape)) - layer(torch.zeros(1, *shape).double())
+        ).flatten(1)
+
+
+def length(layer: nn.Module, *shape: int) -> float:
+    """How much ``layer`` can lengthen anything."""
+    return float(torch.linalg.matrix_norm(linear_map(layer, *shape), 2))
+
+
+def plane(seed: int = 0) -> nn.Sequential:
+    """A sorting network of the plane."""
+    return seeded(lambda: nn.Sequential(nn.Linear(2, 16), GroupSort(), nn.Linear(16, 2)), seed)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_lessons import cloud, flat, pictures, same, state_of, trainer_of
+from small_lessons import cloud, length, pictures, plane, same, state_of, trainer_of
 from torch import nn
 
 import hardpoint as hp
@@ -26,19 +26,6 @@ from hardpoint.harden.recipes import LipschitzMargin, Pgd, Prepares, Proves, Rec
 from hardpoint.models import TorchModel
 from hardpoint.models.loading import load_model
 from small_models import rand, randn, seeded
-
-
-def matrix(layer: nn.Module, *shape: int) -> torch.Tensor:
-    """The linear map that ``layer`` is, without its bias."""
-    size = math.prod(shape)
-    with torch.no_grad():
-        return (
-            layer(torch.eye(size).double().view(size, *shape)) - layer(torch.zeros(1, *shape).double())
-        ).flatten(1)
-
-
-def norm(layer: nn.Module, *shape: int) -> float:
-    return float(torch.linalg.matrix_norm(matrix(layer, *shape), 2))
 
 
 def noisy(net: nn.Module, seed: int = 0, size: float = 1.0) -> nn.Module:
@@ -63,10 +50,6 @@ def sorting(seed: int = 0) -> nn.Sequential:
     )
 
 
-def plane(seed: int = 0) -> nn.Sequential:
-    return seeded(lambda: nn.Sequential(nn.Linear(2, 16), GroupSort(), nn.Linear(16, 2)), seed)
-
-
 # ------------------------------------------------------------------ the bound
 
 
@@ -75,7 +58,7 @@ def test_no_convolution_lengthens_anything(kernel, stride):
     for padding, side, seed in ((0, 6, 0), (1, 7, None), (2, 5, 1)):
         layer = nn.Sequential(nn.Conv2d(2, 3, kernel, stride, padding).double())
         net = noisy(almost_orthogonal(layer, seed=seed), seed or 0)
-        found, told = norm(net, 2, side, side), lipschitz_bound(net)
+        found, told = length(net, 2, side, side), lipschitz_bound(net)
         assert 0 < found <= told <= 1 + 1e-8
 
 
@@ -83,8 +66,8 @@ def test_no_convolution_lengthens_anything(kernel, stride):
 def test_no_linear_layer_lengthens_anything(shape):
     net = almost_orthogonal(nn.Sequential(nn.Linear(*shape)).double())
     if shape[0] <= shape[1]:  # as it begins, where columns can be orthogonal
-        assert norm(net, shape[0]) == pytest.approx(1.0)
-    found, told = norm(noisy(net), shape[0]), lipschitz_bound(net)
+        assert length(net, shape[0]) == pytest.approx(1.0)
+    found, told = length(noisy(net), shape[0]), lipschitz_bound(net)
     assert found <= told * (1 + 1e-12) <= 1 + 1e-8
     assert found == pytest.approx(told, rel=1e-8)
 
@@ -110,7 +93,7 @@ def test_orthogonal_columns_are_left_alone():
 def test_the_bound_of_any_convolution_holds(kernel, wide, stride, across, padding, seed):
     layer = nn.Conv2d(2, 3, (kernel, wide), (stride, across), padding).double()
     net = noisy(nn.Sequential(layer), seed)
-    assert norm(net, 2, 5, 6) <= lipschitz_bound(net)
+    assert length(net, 2, 5, 6) <= lipschitz_bound(net)
 
 
 def test_phases_are_the_convolution_over_blocks():
@@ -349,70 +332,6 @@ def test_the_copy_for_searching_follows(build, plan):
     shadow.follow()
     x = rand(5, 2, 8, 8)
     torch.testing.assert_close(shadow.raw_scores(x), net.eval()(x), rtol=1e-4, atol=1e-5)
-
-
-# ------------------------------------------------------------------ spectral norms
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-def test_spectral_norms_are_those_of_the_layers_themselves(stride):
-    layer = seeded(lambda: nn.Conv2d(2, 4, 3, stride, 1)).double()
-    net = nn.Sequential(layer, nn.ReLU(), nn.Flatten(), nn.Linear(4 * (6 // stride) ** 2, 3).double())
-    with torch.no_grad():
-        net[3].weight.mul_(20)
-    limited = spectrally_normed(net, rand(2, 2, 6, 6).double(), 0.5).train()
-    for _ in range(60):
-        limited(rand(1, 2, 6, 6).double())
-    limited.eval()
-    assert norm(limited[0], 2, 6, 6) == pytest.approx(0.5, rel=1e-3)
-    assert norm(limited[3], net[3].in_features) == pytest.approx(0.5, rel=1e-3)
-    kernel = limited[0].weight.detach().flatten(1)  # what torch's own parametrisation would hold to 0.5
-    assert abs(float(torch.linalg.matrix_norm(kernel, 2)) - 0.5) > 0.02
-    before = state_of(limited)
-    limited(rand(1, 2, 6, 6).double())
-    assert same(before, state_of(limited))  # nothing moves in evaluation mode
-
-
-def test_small_weights_are_left_alone():
-    net = flat()
-    limited = spectrally_normed(net, rand(1, 2), 100.0)
-    torch.testing.assert_close(limited[0].weight, net[0].weight)
-    with torch.no_grad():
-        net[0].weight.zero_()
-    zero = spectrally_normed(net, rand(1, 2), 1.0).train()
-    zero(rand(4, 2)).sum().backward()
-    assert torch.isfinite(zero[0].parametrizations.weight.original.grad).all()
-
-
-def test_networks_that_cannot_be_changed():
-    x = rand(1, 2)
-    for make in (
-        lambda: almost_orthogonal(nn.Sequential(nn.ReLU())),
-        lambda: almost_orthogonal(nn.LSTM(2, 2)),
-        lambda: almost_orthogonal(nn.Sequential(nn.Conv2d(2, 2, 3, groups=2))),
-        lambda: almost_orthogonal(almost_orthogonal(plane())),
-        lambda: spectrally_normed(almost_orthogonal(plane()), x),
-        lambda: spectrally_normed(nn.ReLU(), x),
-    ):
-        with pytest.raises(ModelError):
-            make()
-
-    class Unused(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.used, self.unused = nn.Linear(2, 2), nn.Linear(2, 2)
-
-        def forward(self, x):
-            return self.used(x)
-
-    with pytest.raises(ModelError, match="does not use 'unused'"):
-        spectrally_normed(Unused(), x)
-    with pytest.raises(ConfigError):
-        spectrally_normed(plane(), x, limit=0.0)
-    net = plane()
-    before = state_of(net)
-    almost_orthogonal(net), spectrally_normed(net, x)
-    assert same(before, state_of(net))
 
 
 def test_one_score_for_two_classes_proves_its_own_distance_and_no_more() -> None:

@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
-from small_lessons import cloud, flat, normed, pictures, same, state_of, trainer_of
+from small_lessons import ONE, cloud, doubled, flat, normed, pictures, same, state_of, trainer_of
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,23 +25,6 @@ from hardpoint.harden.memory import Memory
 from hardpoint.harden.recipes import Awp, Free, NFgsm, Pgd, Plain, Trades
 from hardpoint.threats import Linf
 from small_models import Noisy, rand, seeded
-
-ONE = Training(
-    epochs=1,
-    batch_size=1000,
-    lr=0.1,
-    optimiser="sgd",
-    pace="constant",
-    momentum=0.0,
-    weight_decay=0.0,
-    ramp=0.0,
-)
-
-
-def doubled(n: int = 12) -> tuple[Tensor, Tensor]:
-    x, y = cloud(n)
-    return x.double(), y
-
 
 # ------------------------------------------------------------------------------------------------ draws
 

@@ -7,29 +7,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from small_lessons import cloud, flat, trainer_of
+from small_lessons import ONE, cloud, doubled, flat, trainer_of
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hardpoint.core.rng import Rng
-from hardpoint.harden import Training
 from hardpoint.harden.recipes import Awp, Free, Plain, Trades
-
-ONE = Training(
-    epochs=1,
-    batch_size=1000,
-    lr=0.1,
-    optimiser="sgd",
-    pace="constant",
-    momentum=0.0,
-    weight_decay=0.0,
-    ramp=0.0,
-)
-
-
-def doubled(n: int = 12) -> tuple[Tensor, Tensor]:
-    x, y = cloud(n)
-    return x.double(), y
 
 
 def moved(net: nn.Module, loss: Tensor, lr: float = 0.1) -> None:

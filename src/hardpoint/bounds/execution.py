@@ -9,10 +9,11 @@ of numerical algorithms", chapter 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hardpoint.bounds.graph import Graph
 from hardpoint.bounds.operators.affine import Weighted
@@ -28,18 +29,33 @@ from hardpoint.core.errors import ModelError
 _MOST = torch.finfo(torch.float32).max / 4
 
 
-def refuse_coarse(kinds: Iterable[torch.dtype]) -> None:
-    """Raise where one of the types of numbers that a network holds or takes is coarser than float32.
+def refuse_coarse(module: nn.Module, *taken: torch.dtype) -> None:
+    """Raise where a network holds numbers that are coarser than float32, or takes them.
 
     Raises:
         ModelError: rounding is counted for float32 and finer types.
     """
-    coarse = {kind for kind in kinds if kind.is_floating_point and torch.finfo(kind).bits < 32}
+    held = {part.dtype for part in (*module.parameters(), *module.buffers())}
+    coarse = {kind for kind in held.union(taken) if kind.is_floating_point and torch.finfo(kind).bits < 32}
     if coarse:
         raise ModelError(
             f"the network or its inputs are {coarse.pop()}, whose rounding soundness='deployed' does not count",
             "certify it in float32 (model.float(), x.float()), or with soundness='rigorous'",
         )
+
+
+class Errors(NamedTuple):
+    """At most how far each value in float32 is from the exact one, for any input in the box that is float32.
+
+    Infinite where a value may overflow, or where no bound of a step's error is known.
+
+    Attributes:
+        total: of every value, in the shape of its interval.
+        own: what of it the step that computes the value rounds itself.
+    """
+
+    total: list[Tensor]
+    own: list[Tensor]
 
 
 @torch.no_grad()
@@ -55,24 +71,24 @@ def execution_losses(
         graph, spans, quick: see ``execution_errors``.
         rows: ``[n, S, K]``.
     """
-    errors, own = _errors(graph, spans, quick)
-    apart = torch.einsum("nsk,nk->ns", rows.abs(), errors[graph.output]).nan_to_num(torch.inf, torch.inf)
-    wide = [Interval(span.low - e, span.high + e) for span, e in zip(spans, errors, strict=True)]
+    errors = execution_errors(graph, spans, quick)
+    apart = torch.einsum("nsk,nk->ns", rows.abs(), errors.total[graph.output]).nan_to_num(
+        torch.inf, torch.inf
+    )
+    wide = [Interval(span.low - e, span.high + e) for span, e in zip(spans, errors.total, strict=True)]
     steep = steepness(graph, wide, rows)
     if steep is None:
         return apart * (1 + 1e-9)
     lost = torch.zeros_like(apart)
     for k, part in steep:
-        lost = lost + Dense(part.most).reach(own[k])
+        lost = lost + Dense(part.most).reach(errors.own[k])
     # what float64 rounds of the slopes is a share of the sums without signs, of which ``apart`` is made
     lost = torch.minimum(lost.nan_to_num(torch.inf, torch.inf) + 1e-9 * apart, apart)
     return lost * (1 + 1e-9)
 
 
-def execution_errors(graph: Graph, spans: Sequence[Interval], quick: Graph | None = None) -> Tensor:
-    """``[n, K]``: at most how far an answer in float32 is from the exact one, for any input in the box that is float32.
-
-    Infinite where a value may overflow, or where no bound of a step's error is known.
+def execution_errors(graph: Graph, spans: Sequence[Interval], quick: Graph | None = None) -> Errors:
+    """How far the network in float32 may be from the exact one.
 
     Args:
         graph: the network.
@@ -80,13 +96,6 @@ def execution_errors(graph: Graph, spans: Sequence[Interval], quick: Graph | Non
         quick: the network in float32, whose weights are not those of the exact one where forward() computes them; None
             where it computes none.
     """
-    return _errors(graph, spans, quick)[0][graph.output]
-
-
-def _errors(
-    graph: Graph, spans: Sequence[Interval], quick: Graph | None
-) -> tuple[list[Tensor], list[Tensor]]:
-    """The error of every value, and what of it the step that computes it rounds itself."""
     errors, rounded = [torch.zeros_like(spans[0].low)], [torch.zeros_like(spans[0].low)]
     for k, step in enumerate(graph.steps, 1):
         taken = [spans[i] for i in step.inputs]
@@ -102,7 +111,7 @@ def _errors(
         lost = too_large | error.isnan()
         errors.append(torch.where(lost, torch.inf, error))
         rounded.append(torch.where(lost, torch.inf, own))
-    return errors, rounded
+    return Errors(errors, rounded)
 
 
 def _passed(operator: Operator, spans: Sequence[Interval], errors: Sequence[Tensor]) -> Tensor:

@@ -57,9 +57,10 @@ def planned(
     else:
         refuse_inputs(x, known.box)
         refuse_labels(y, len(x))
-    level = _parsed(Level, soundness, "soundness")
+    level = parsed(Level, soundness, "soundness")
     if level is Level.DEPLOYED:
-        refuse_coarse(_kinds(known, x))
+        taken = known.input_dtype if isinstance(known, OnnxModel) else x.dtype
+        refuse_coarse(known.module, x.dtype, taken)
     perturbation = certifiable(threat, x[:1], known.box)
     if not 0 < seconds < math.inf:
         raise ConfigError(f"seconds_per_input is {seconds}", "give a finite number above 0")
@@ -67,9 +68,7 @@ def planned(
         network = _network(known, x[:1])
         answer = network.exact(x[:1].double())
     if answer.dim() != 2:
-        raise BadModelOutput(
-            f"each input has scores of shape {tuple(answer.shape[1:])}", "return [n, classes]"
-        )
+        raise _not_scores(answer)
     classes = answer.shape[1]
     if int(y.max()) >= max(2, classes):
         raise DataError(
@@ -81,16 +80,14 @@ def planned(
         perturbation,
         classes,
         level,
-        _parsed(Method, method, "method"),
+        parsed(Method, method, "method"),
         float(seconds),
         seed,
     )
 
 
-def _kinds(model: Certifiable, x: Tensor) -> set[torch.dtype]:
-    """The types of numbers that a model holds and takes."""
-    held = {part.dtype for part in (x, *model.module.parameters(), *model.module.buffers())}
-    return held | ({model.input_dtype} if isinstance(model, OnnxModel) else set())
+def _not_scores(answer: Tensor) -> BadModelOutput:
+    return BadModelOutput(f"each input has scores of shape {tuple(answer.shape[1:])}", "return [n, classes]")
 
 
 def _network(model: Certifiable, x: Tensor) -> Network:
@@ -101,9 +98,7 @@ def _network(model: Certifiable, x: Tensor) -> Network:
     assert isinstance(model.module, GraphModule)
     answer = model.module(x.to(model.input_dtype))
     if answer.dim() > 2 and answer.shape[2:].numel() != 1:
-        raise BadModelOutput(
-            f"each input has scores of shape {tuple(answer.shape[1:])}", "return [n, classes]"
-        )
+        raise _not_scores(answer)
     return graphs_of(model.module, x)
 
 
@@ -167,7 +162,8 @@ def gathered(data: Dataset) -> tuple[Tensor, Tensor]:
     return x.cpu(), y.cpu().long()
 
 
-def _parsed(kind: type[E], value: E | str, what: str) -> E:
+def parsed(kind: type[E], value: E | str, what: str) -> E:
+    """The member of ``kind`` that ``value`` names; an error that says which there are, where it names none."""
     try:
         return kind(value)
     except ValueError:

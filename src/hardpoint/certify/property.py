@@ -23,6 +23,7 @@ from hardpoint.bounds.falsify import broken
 from hardpoint.bounds.onnx import OnnxNetwork, read_network
 from hardpoint.bounds.operators.operator import DOUBLE, Interval
 from hardpoint.bounds.vnnlib import Case, Property, holds, read_vnnlib
+from hardpoint.certify.planning import parsed
 from hardpoint.core.errors import ConfigError, DataError
 from hardpoint.engine.guard import full_precision, preserved_random_state
 from hardpoint.evidence.certificate import Level
@@ -89,7 +90,7 @@ def decide(
         UnknownOperator: for a part of the network that no bound is known for.
         ConfigError: for another level, or a time that is not above 0.
     """
-    level = _level(soundness)
+    level = parsed(Level, soundness, "soundness")
     if not 0 < seconds < math.inf:
         raise ConfigError(f"seconds is {seconds}", "give a finite number above 0")
     wanted = read_vnnlib(vnnlib)
@@ -106,10 +107,7 @@ def decide(
                 "give the property that belongs to this network",
             )
         if level is Level.DEPLOYED:
-            module = net.model.module
-            refuse_coarse(
-                {net.model.input_dtype, *(p.dtype for p in (*module.parameters(), *module.buffers()))}
-            )
+            refuse_coarse(net.model.module, net.model.input_dtype)
         return _Decision(net, wanted, level, time.monotonic(), seconds, seed).answer()
 
 
@@ -261,11 +259,3 @@ def _claim_of(cases: Sequence[Case]) -> Claim:
     clause = [torch.full((len(case.rows),), number) for number, case in enumerate(cases)]
     rows, offset = torch.cat([case.rows for case in cases]), torch.cat([case.offset for case in cases])
     return Claim(rows.unsqueeze(0), offset.unsqueeze(0), torch.cat(clause))
-
-
-def _level(value: Level | str) -> Level:
-    try:
-        return Level(value)
-    except ValueError:
-        names = ", ".join(repr(level.value) for level in Level)
-        raise ConfigError(f"soundness is {value!r}", f"give one of {names}") from None

@@ -7,14 +7,41 @@ from collections.abc import Sequence
 from hardpoint.cli.layers import Entry, Layer
 from hardpoint.cli.threat_text import read_threat
 
+_SECTIONS = {
+    "model": ("weights", "input_range", "access"),
+    "data": ("label", "limit", "sample"),
+    "run": ("mode", "seed", "workers", "batch_size", "passes", "queries", "seconds"),
+    "harden": ("train", "recipe", "epochs", "lr", "optimiser", "augment", "devices"),
+    "search": ("trials",),
+    "certify": ("method", "soundness", "seconds_per_input"),
+    "defence": ("benign", "detectors"),
+}
+_KEYS = {name: f"{section}.{name}" for section, names in _SECTIONS.items() for name in names} | {
+    "model": "model.load",
+    "data": "data.load",
+    "gate": "gate.robust_accuracy",
+}
+"""Where each option's value belongs."""
 
-def said_values(*options: tuple[str, str, str | None]) -> Layer:
-    """A layer from (option, ``section.key``, value) where a value was given.
 
-    >>> said_values(("--mode", "run.mode", "fast"), ("--seed", "run.seed", None))
-    {'run.mode': Entry(value='fast', origin='--mode')}
+def said_values(section: str | None = None, /, **options: str | None) -> Layer:
+    """A layer of what was given for options, by their names with ``_`` for ``-``; arguments are in capitals.
+
+    Args:
+        section: where they belong, if not where the like of them do.
+
+    >>> said_values(batch_size="64", seed=None)
+    {'run.batch_size': Entry(value='64', origin='--batch-size')}
     """
-    return {key: Entry(value, option) for option, key, value in options if value is not None}
+    return {
+        f"{section}.{name}" if section else _KEYS[name.lower()]: Entry(value, _origin(name))
+        for name, value in options.items()
+        if value is not None
+    }
+
+
+def _origin(name: str) -> str:
+    return name if name.isupper() else f"--{name.replace('_', '-')}"
 
 
 def said_threats(texts: Sequence[str]) -> Layer:

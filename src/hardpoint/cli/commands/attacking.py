@@ -75,22 +75,22 @@ def assess(
         from hardpoint.cli.said import said_threats, said_values
 
         said = said_values(
-            ("--model", "model.load", model),
-            ("--weights", "model.weights", weights),
-            ("--input-range", "model.input_range", input_range),
-            ("--access", "model.access", access),
-            ("--data", "data.load", data),
-            ("--label", "data.label", label),
-            ("--limit", "data.limit", limit),
-            ("--sample", "data.sample", sample),
-            ("--mode", "run.mode", mode),
-            ("--seed", "run.seed", seed),
-            ("--workers", "run.workers", workers),
-            ("--batch-size", "run.batch_size", batch_size),
-            ("--passes", "run.passes", passes),
-            ("--queries", "run.queries", queries),
-            ("--seconds", "run.seconds", seconds),
-            ("--gate", "gate.robust_accuracy", gate),
+            model=model,
+            weights=weights,
+            input_range=input_range,
+            access=access,
+            data=data,
+            label=label,
+            limit=limit,
+            sample=sample,
+            mode=mode,
+            seed=seed,
+            workers=workers,
+            batch_size=batch_size,
+            passes=passes,
+            queries=queries,
+            seconds=seconds,
+            gate=gate,
         )
         return run(
             Asked(said | said_threats(threat or []), config, out, resume, json_out, quiet, words_of("assess"))
@@ -122,13 +122,13 @@ def doctor(
         from hardpoint.cli.said import said_values
 
         said = said_values(
-            ("MODEL", "model.load", model),
-            ("--weights", "model.weights", weights),
-            ("--input-range", "model.input_range", input_range),
-            ("--access", "model.access", access),
-            ("--data", "data.load", data),
-            ("--label", "data.label", label),
-            ("--limit", "data.limit", limit),
+            MODEL=model,
+            weights=weights,
+            input_range=input_range,
+            access=access,
+            data=data,
+            label=label,
+            limit=limit,
         )
         return run(said, config, json_out=json_out, quiet=quiet)
 
@@ -179,20 +179,20 @@ def calibrate(
         from hardpoint.cli.said import said_threats, said_values
 
         said = said_values(
-            ("--model", "model.load", model),
-            ("--weights", "model.weights", weights),
-            ("--input-range", "model.input_range", input_range),
-            ("--data", "data.load", data),
-            ("--label", "data.label", label),
-            ("--limit", "data.limit", limit),
-            ("--sample", "data.sample", sample),
-            ("--benign", "defence.benign", benign),
-            ("--detectors", "defence.detectors", detectors),
-            ("--mode", "run.mode", mode),
-            ("--seed", "run.seed", seed),
-            ("--batch-size", "run.batch_size", batch_size),
-            ("--passes", "run.passes", passes),
-            ("--seconds", "run.seconds", seconds),
+            model=model,
+            weights=weights,
+            input_range=input_range,
+            data=data,
+            label=label,
+            limit=limit,
+            sample=sample,
+            benign=benign,
+            detectors=detectors,
+            mode=mode,
+            seed=seed,
+            batch_size=batch_size,
+            passes=passes,
+            seconds=seconds,
         )
         return run(Asked(said | said_threats(threat or []), config, alpha, json_out, quiet))
 

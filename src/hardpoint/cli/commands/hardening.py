@@ -79,25 +79,24 @@ def harden(
         from hardpoint.cli.said import said_threats, said_values
 
         said = said_values(
-            ("--model", "model.load", model),
-            ("--weights", "model.weights", weights),
-            ("--input-range", "model.input_range", input_range),
-            ("--data", "data.load", data),
-            ("--label", "data.label", label),
-            ("--limit", "data.limit", limit),
-            ("--sample", "data.sample", sample),
-            ("--train", "harden.train", train),
-            ("--recipe", "harden.recipe", recipe),
-            ("--epochs", "harden.epochs", epochs),
-            ("--lr", "harden.lr", lr),
-            ("--optimiser", "harden.optimiser", optimiser),
-            ("--batch-size", "harden.batch_size", batch_size),
-            ("--augment", "harden.augment", augment),
-            ("--devices", "harden.devices", devices),
-            ("--mode", "run.mode", mode),
-            ("--seed", "run.seed", seed),
-            ("--gate", "gate.robust_accuracy", gate),
-        )
+            model=model,
+            weights=weights,
+            input_range=input_range,
+            data=data,
+            label=label,
+            limit=limit,
+            sample=sample,
+            train=train,
+            recipe=recipe,
+            epochs=epochs,
+            lr=lr,
+            optimiser=optimiser,
+            augment=augment,
+            devices=devices,
+            mode=mode,
+            seed=seed,
+            gate=gate,
+        ) | said_values("harden", batch_size=batch_size)
         return run(
             Asked(said | said_threats(threat or []), config, out, resume, json_out, quiet, words_of("harden"))
         )
@@ -146,19 +145,19 @@ def search(
         from hardpoint.cli.search_command import run
 
         said = said_values(
-            ("--model", "model.load", model),
-            ("--input-range", "model.input_range", input_range),
-            ("--data", "data.load", data),
-            ("--label", "data.label", label),
-            ("--train", "harden.train", train),
-            ("--trials", "search.trials", trials),
-            ("--recipe", "harden.recipe", recipe),
-            ("--epochs", "harden.epochs", epochs),
-            ("--lr", "harden.lr", lr),
-            ("--augment", "harden.augment", augment),
-            ("--mode", "run.mode", mode),
-            ("--workers", "run.workers", workers),
-            ("--seed", "run.seed", seed),
+            model=model,
+            input_range=input_range,
+            data=data,
+            label=label,
+            train=train,
+            trials=trials,
+            recipe=recipe,
+            epochs=epochs,
+            lr=lr,
+            augment=augment,
+            mode=mode,
+            workers=workers,
+            seed=seed,
         )
         return run(
             Asked(said | said_threats(threat or []), config, out, resume, json_out, quiet, words_of("search"))

@@ -85,21 +85,21 @@ def certify(
         from hardpoint.cli.said import said_threats, said_values
 
         common = said_values(
-            ("--soundness", "certify.soundness", soundness),
-            ("--seconds-per-input", "certify.seconds_per_input", seconds_per_input),
-            ("--seed", "run.seed", seed),
+            soundness=soundness,
+            seconds_per_input=seconds_per_input,
+            seed=seed,
         )
         said = said_values(
-            ("--model", "model.load", model),
-            ("--weights", "model.weights", weights),
-            ("--input-range", "model.input_range", input_range),
-            ("--data", "data.load", data),
-            ("--label", "data.label", label),
-            ("--limit", "data.limit", limit),
-            ("--sample", "data.sample", sample),
-            ("--method", "certify.method", method),
-            ("--batch-size", "run.batch_size", batch_size),
-            ("--gate", "gate.robust_accuracy", gate),
+            model=model,
+            weights=weights,
+            input_range=input_range,
+            data=data,
+            label=label,
+            limit=limit,
+            sample=sample,
+            method=method,
+            batch_size=batch_size,
+            gate=gate,
         ) | said_threats(threat or [])
         if onnx is not None or vnnlib is not None:
             from hardpoint.cli import property_command

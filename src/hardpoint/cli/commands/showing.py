@@ -83,7 +83,7 @@ def benchmark(
         from hardpoint.cli.benchmark_command import Asked, run
         from hardpoint.cli.said import said_values
 
-        said = said_values(("--workers", "run.workers", workers))
+        said = said_values(workers=workers)
         return run(Asked(file, said, out, open_page, json_out, quiet, words_of("benchmark")))
 
     return guarded(work, json_out=json_out, debug=debug)
