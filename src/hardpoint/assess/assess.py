@@ -20,6 +20,7 @@ from hardpoint.data import Dataset, MemoryDataset
 from hardpoint.engine.budget import Budget
 from hardpoint.engine.executors import Executor, executor_of
 from hardpoint.engine.guard import preserved_random_state
+from hardpoint.engine.heap import kept_memory
 from hardpoint.evidence.finding import Finding
 from hardpoint.evidence.store import RunFolder
 from hardpoint.models.loading import load_model
@@ -82,7 +83,7 @@ def assess(
     """
     began = time.monotonic()
     adapter, data = load_model(model), as_dataset(x, y)
-    with preserved_random_state(), shown_progress(progress) as display:
+    with preserved_random_state(), kept_memory(), shown_progress(progress) as display:
         folder = RunFolder(run_dir) if run_dir is not None else None
         prepared = prepare(
             adapter,

@@ -21,6 +21,7 @@ from hardpoint.certify.result import CertifyResult
 from hardpoint.core.errors import ConfigError
 from hardpoint.data import Dataset
 from hardpoint.engine.guard import full_precision, preserved_random_state
+from hardpoint.engine.heap import kept_memory
 from hardpoint.evidence.certificate import (
     Certificate,
     CertificateRecord,
@@ -102,7 +103,7 @@ def certify(
     run = None if run_dir is None else RunFolder(run_dir)
     kept = None if run is None else _begun(run, name, plan, data, batch_size, told, resume)
     parts: list[Part] = []
-    with preserved_random_state(), full_precision(), shown_progress(progress) as display:
+    with preserved_random_state(), full_precision(), kept_memory(), shown_progress(progress) as display:
         display.begin(f"certify {name}", len(inputs))
         for start in range(0, len(inputs), batch_size):
             x_here, y_here = inputs[start : start + batch_size], labels[start : start + batch_size]

@@ -9,20 +9,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_PER_OCTAVE = 3
+
 
 def batch_size_for(n: int, most: int) -> int:
-    """The size of batch in which ``n`` rows are sent, where ``most`` is the largest: a multiple of an eighth of it,
-    or a power of two below that.
+    """The size of batch in which ``n`` rows are sent, where ``most`` is the largest: one of four sizes an octave.
 
-    >>> [batch_size_for(n, 128) for n in (1, 3, 9, 17, 100, 128, 200)]
-    [1, 4, 16, 32, 112, 128, 200]
+    >>> [batch_size_for(n, 128) for n in (1, 3, 9, 17, 33, 100, 128, 200)]
+    [1, 3, 10, 20, 40, 112, 128, 200]
     """
-    step = max(1, most // 8)
     if n >= most:
         return n
-    if n > step:
-        return min(most, -(-n // step) * step)
-    return min(most, 1 << (n - 1).bit_length()) if n > 0 else 0
+    step = 1 << max(0, (n - 1).bit_length() - _PER_OCTAVE)
+    return min(most, -(-n // step) * step)
 
 
 def padded(x: Tensor, most: int) -> Tensor:

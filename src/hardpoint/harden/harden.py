@@ -29,6 +29,7 @@ from hardpoint.data import Dataset, check_dataset
 from hardpoint.data.dataset import row_chunks
 from hardpoint.engine.clean import first_answer
 from hardpoint.engine.guard import preserved_random_state
+from hardpoint.engine.heap import kept_memory
 from hardpoint.engine.shadow import fastest_plan
 from hardpoint.engine.twin import TwinPlan
 from hardpoint.evidence.store import RunFolder
@@ -121,7 +122,7 @@ def harden(
     wanted = usable(threat, given, known)
     check_devices(devices, given, training, wanted, known)
     run = RunFolder(run_dir) if run_dir is not None else None
-    with preserved_random_state(), shown_progress(progress) as display:
+    with preserved_random_state(), kept_memory(), shown_progress(progress) as display:
         lesson = _lesson(given, data, wanted, training, known, seed)  # refuses before anything is written
         if held_out is not None:
             refuse_overlap(data, held_out)

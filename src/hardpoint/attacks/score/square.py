@@ -4,31 +4,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, TypeGuard
 
 import torch
 from torch import Tensor
 
 from hardpoint.attacks.base import StandaloneAttack
 from hardpoint.attacks.planes import plane_of
+from hardpoint.attacks.score.draws import AHEAD, Draws
 from hardpoint.attacks.score.lengths import unit_change
 from hardpoint.core.access import Access
 from hardpoint.core.errors import ThreatError
 from hardpoint.core.rows import per_row
 from hardpoint.engine.attack import Reply, Task
 from hardpoint.threats.l0 import L0Region
+from hardpoint.threats.perturbation import Region
 
 # After these queries, out of 10,000, the window's share of the input halves (paper, section 5.1).
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
-@runtime_checkable
-class _Spendable(Protocol):
+class _Spendable(Region, Protocol):
     """A norm ball whose budget can be moved from one window to another."""
 
     def spare(self, z: Tensor) -> Tensor: ...
 
-    def distance(self, z: Tensor) -> Tensor: ...
+
+def _is_spendable(region: Region) -> TypeGuard[_Spendable]:
+    return hasattr(region, "spare")  # asked at every turn: looking a protocol's parts up takes longer
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class SquareState:
     query: Tensor
     best: Tensor
     value: Tensor
+    draws: Draws
 
 
 @dataclass(frozen=True)
@@ -80,36 +84,38 @@ class Square(StandaloneAttack):
     def start(self, task: Task) -> SquareState:
         first = self._stripes(task)
         value = torch.full((len(task),), -torch.inf, dtype=torch.float64, device=task.x.device)
-        return SquareState(first.unsqueeze(1), first, value)
+        return SquareState(first.unsqueeze(1), first, value, self._draws(task))
 
     def step(self, state: SquareState, reply: Reply, task: Task) -> SquareState:
         value = task.goal.margin(reply.seen_scores()[:, 0], task.y).double()
         better = value > state.value
         best = torch.where(per_row(better, state.best), state.query[:, 0], state.best)
-        return self.go_on(best, torch.where(better, value, state.value), task)
+        draws = state.draws if state.draws.reach(task.turn) else self._draws(task)
+        return self._asking(best, torch.where(better, value, state.value), draws, task)
 
     def go_on(self, best: Tensor, value: Tensor, task: Task) -> SquareState:
         """The state of a search whose best points ``[n, ...]`` have the margins ``value`` ``[n]``."""
-        return SquareState(self._candidate(best, task).unsqueeze(1), best, value)
+        return self._asking(best, value, self._draws(task), task)
+
+    def _asking(self, best: Tensor, value: Tensor, draws: Draws, task: Task) -> SquareState:
+        return SquareState(self._candidate(best, draws, task).unsqueeze(1), best, value, draws)
 
     def _stripes(self, task: Task) -> Tensor:
         """The start: for Linf, stripes across the plane at the extremes; for other balls, a random point."""
         region = task.region
-        if isinstance(region, _Spendable):
+        if _is_spendable(region):
             return region.sample(task.rng, task.index)
         channels, _, width = plane_of(tuple(task.x.shape[1:]))
         sign = task.rng.fork("stripes").sign(task.index, (channels, 1, width), dtype=task.x.dtype)
         return region.project(self._move(task.x, sign * per_row(2 * region.reach, sign)))
 
-    def _candidate(self, best: Tensor, task: Task) -> Tensor:
-        window = self._window(task, "window")
-        channels, _, _ = plane_of(tuple(task.x.shape[1:]))
-        sign = task.rng.fork("sign").sign(task.index, (channels, 1, 1), task.turn, task.x.dtype)
-        region = task.region
-        if not isinstance(region, _Spendable):
+    def _candidate(self, best: Tensor, draws: Draws, task: Task) -> Tensor:
+        windows, sign = draws.at(task.turn)
+        window, region = windows[0], task.region
+        if not _is_spendable(region):
             pushed = self._move(task.x, sign * per_row(2 * region.reach, sign))
             return region.project(torch.where(self._like(window, best), pushed, best))
-        cleared = window | self._window(task, "source")
+        cleared = window | windows[1]
         base = torch.where(self._like(cleared, best), task.x, best)
         # a bump that falls off from the window's middle, as the paper's L2 windows do
         bump = self._like(sign * self._bump(window.to(best.dtype)), best)
@@ -131,21 +137,21 @@ class Square(StandaloneAttack):
         channels, height, width = plane_of(tuple(x.shape[1:]))
         return values.expand(len(x), channels, height, width).reshape(x.shape)
 
-    def _window(self, task: Task, use: str) -> Tensor:
-        """Bool ``[n, 1, height, width]``: one window per input, its size by the input's turn."""
-        _, height, width = plane_of(tuple(task.x.shape[1:]))
+    def _draws(self, task: Task) -> Draws:
+        """What is drawn for the turns from ``task.turn`` on."""
+        channels, height, width = plane_of(tuple(task.x.shape[1:]))
+        ahead = torch.arange(AHEAD, device=task.turn.device)
+        turn = (task.turn.unsqueeze(1) + ahead).flatten()
+        index = task.index.repeat_interleave(AHEAD)
         marks, by_halvings = self._sizes(height, width, task.x.device)
-        position = task.turn.double() * (10_000 / self.queries if self.rescale else 1.0)
+        position = turn.double() * (10_000 / self.queries if self.rescale else 1.0)
         sizes = by_halvings[torch.bucketize(position, marks)]
-        plane = torch.tensor([height, width], dtype=torch.float64, device=sizes.device)
-        u = task.rng.fork(use).uniform(task.index, (2,), task.turn, torch.float64)
-        start = (u * (plane + 1 - sizes)).floor()
-        end = start + sizes
-        y = torch.arange(height, device=sizes.device)
-        x = torch.arange(width, device=sizes.device)
-        in_rows = (y >= start[:, :1]) & (y < end[:, :1])
-        in_columns = (x >= start[:, 1:]) & (x < end[:, 1:])
-        return (in_rows.unsqueeze(2) & in_columns.unsqueeze(1)).unsqueeze(1)
+        uses = ("window", "source") if _is_spendable(task.region) else ("window",)
+        begins = torch.stack(
+            [task.rng.fork(use).uniform(index, (2,), turn, torch.float64) for use in uses], 1
+        )
+        sign = task.rng.fork("sign").sign(index, (channels, 1, 1), turn, task.x.dtype)
+        return Draws.of(begins, sizes.unsqueeze(1), sign, (height, width), task.turn)
 
     @staticmethod
     def _bump(window: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 
 from hardpoint.core.errors import RunError
 from hardpoint.engine.executors.base import Pool, Work, checked_workers, lost_workers
+from hardpoint.engine.heap import keep_memory
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ _WORKER: dict[str, Any] = {}
 def _begin_worker(work: Work, session: Any, threads: int, parent: int) -> None:
     behave_as_worker(parent)
     torch.set_num_threads(threads)
+    keep_memory()
     _WORKER.update(work=work, session=session)
 
 

@@ -12,6 +12,7 @@ import torch
 
 from hardpoint.core.errors import MissingExtra
 from hardpoint.engine.executors.base import Pool, Work, checked_workers, lost_workers
+from hardpoint.engine.heap import keep_memory
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class RayCluster:
 class _Worker:
     def __init__(self, work: Work, session: Any, threads: int) -> None:
         torch.set_num_threads(threads)
+        keep_memory()
         self._work, self._session = work, session
 
     def do(self, piece: Any) -> Any:

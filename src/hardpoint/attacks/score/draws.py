@@ -1,0 +1,61 @@
+"""What a random search over windows draws, many turns at once: a turn's draws alone cost more than a small network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+AHEAD = 32
+"""Turns that are drawn for at once. Draws belong to an input and a turn, so this changes none of them."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The windows and signs of ``AHEAD`` turns of each input.
+
+    Attributes:
+        rows, columns: bool ``[n, AHEAD, uses, height]`` and ``[n, AHEAD, uses, width]``: where windows are.
+        sign: ``[n, AHEAD, channels, 1, 1]``.
+        since: int64 ``[n]``, the first of the turns.
+    """
+
+    HAS_ROWS: ClassVar[bool] = True
+    rows: Tensor
+    columns: Tensor
+    sign: Tensor
+    since: Tensor
+
+    @classmethod
+    def of(cls, begins: Tensor, sizes: Tensor, sign: Tensor, plane: tuple[int, int], since: Tensor) -> Draws:
+        """Windows of ``sizes`` rows and columns that begin at the shares ``begins`` of the room there is.
+
+        Args:
+            begins: in [0, 1), float64 ``[n * AHEAD, uses, 2]``.
+            sizes: float64 ``[n * AHEAD, 1, 2]``.
+            sign: ``[n * AHEAD, channels, 1, 1]``.
+            plane: height and width.
+            since: int64 ``[n]``.
+        """
+        room = torch.tensor(plane, dtype=torch.float64, device=begins.device) + 1 - sizes
+        start = (begins * room).floor()
+        end = start + sizes
+        lines = []
+        for axis, length in enumerate(plane):
+            place = torch.arange(length, device=begins.device)
+            lines.append((place >= start[..., axis : axis + 1]) & (place < end[..., axis : axis + 1]))
+        rows, columns, signs = (part.view(-1, AHEAD, *part.shape[1:]) for part in (*lines, sign))
+        return cls(rows, columns, signs, since)
+
+    def reach(self, turn: Tensor) -> bool:
+        """Whether the turns ``[n]`` are among those drawn for."""
+        return bool((turn - self.since < AHEAD).all())
+
+    def at(self, turn: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """For turns ``[n]``: a window per use, bool ``[n, 1, height, width]``, and signs ``[n, channels, 1, 1]``."""
+        which = torch.arange(len(turn), device=turn.device), turn - self.since
+        rows, columns = self.rows[which], self.columns[which]
+        windows = (rows.unsqueeze(3) & columns.unsqueeze(2)).unsqueeze(2)
+        return windows.unbind(1), self.sign[which]

@@ -1,0 +1,84 @@
+"""Memory that is kept while an engine works."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from threading import Thread
+
+import pytest
+
+from hardpoint.engine import heap
+
+FAULTS = """
+import resource, sys, torch
+from hardpoint.engine.heap import kept_memory
+
+torch.set_num_threads(1)
+x = torch.rand(4_000_000)
+
+def faults():
+    for _ in range(3):
+        x.exp()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        x.exp()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+with kept_memory():
+    inside = faults()
+x.repeat(4)  # 64 MB, which go back at once
+held = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+assert held < 2**30, held
+print(inside)
+"""
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What mallopt is asked for."""
+    made: list[tuple[int, int]] = []
+    monkeypatch.setattr(heap, "_mallopt", lambda: lambda *call: made.append(call) or 1)
+    return made
+
+
+@pytest.mark.skipif(not heap._mallopt() or not sys.platform.startswith("linux"), reason="not glibc")
+def test_pages_are_met_once():
+    told = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    assert int(told.stdout) < 1000  # 20 times 16 MB are 81,920 pages
+
+
+def test_only_the_outermost_block_changes_anything(calls):
+    with heap.kept_memory():
+        kept = list(calls)
+        with heap.kept_memory():
+            pass
+        assert calls == kept == list(heap._KEPT.items())
+    assert calls == [*heap._KEPT.items(), *heap._USUAL.items()]
+
+
+def test_an_error_inside_ends_it(calls):
+    with pytest.raises(ZeroDivisionError), heap.kept_memory():
+        1 / 0  # noqa: B018
+    assert calls[-len(heap._USUAL) :] == list(heap._USUAL.items())
+
+
+def test_threads_end_it_together(calls):
+    def work():
+        with heap.kept_memory():
+            pass
+
+    with heap.kept_memory():
+        threads = [Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(calls) == len(heap._KEPT)
+    assert len(calls) == len(heap._KEPT) + len(heap._USUAL)
+
+
+def test_other_c_libraries_are_left_alone(monkeypatch):
+    monkeypatch.setattr(heap, "_mallopt", lambda: None)
+    with heap.kept_memory():
+        heap.keep_memory()
