@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -53,22 +53,13 @@ class Session:
         return (*self.stages, *self.wider)
 
     @cached_property
-    def precise_twin(self) -> Twin | Itself:
-        """The same copy without bfloat16."""
-        return build_twin(self.target.model, replace(self.target.twin, bfloat16=False))
-
-    @cached_property
     def exact_twin(self) -> Twin | Itself:
         """The model itself."""
         return build_twin(self.target.model, TwinPlan(copied=False))
 
     def twin_for(self, stage: int) -> Twin | Itself:
-        """The copy a stage searches on: bfloat16 may miss what lies near the boundary, so the last stage never
-        uses it; a search whose silence is a proof asks the model itself."""
-        if _is_exhaustive(self.every_stage[stage]):
-            return self.exact_twin
-        last = stage >= len(self.stages) - 1
-        return self.precise_twin if last and self.target.twin.bfloat16 else self.twin
+        """The copy a stage searches on; a search whose silence is a proof asks the model itself."""
+        return self.exact_twin if _is_exhaustive(self.every_stage[stage]) else self.twin
 
     @property
     def is_exhaustive(self) -> bool:
@@ -76,7 +67,7 @@ class Session:
         return _is_exhaustive(self.stages[-1])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("twin", "precise_twin", "exact_twin")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("twin", "exact_twin")}
 
     def rows(self, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Inputs and labels at ``positions``, on the model's device."""

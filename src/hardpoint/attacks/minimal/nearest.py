@@ -72,7 +72,9 @@ class Nearest:
         first = self.slot == 0
         order = torch.where(first.unsqueeze(1), self._ordered(reply, task), self.order)
         value = reply.value.double()
-        away = distance_ahead(norm, reply.gradient, value, point, task)
+        away = self.away  # one boundary is the nearest, wherever it is
+        if order.shape[1] > 1:
+            away = distance_ahead(norm, reply.gradient, value, point, task)
         nearer = first | (away < self.away)
         following = (self.slot + 1).clamp(max=order.shape[1] - 1)
         more = (self.slot + 1 < order.shape[1]) & (order.gather(1, following.unsqueeze(1)).squeeze(1) >= 0)
