@@ -10,10 +10,13 @@ import gzip
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from hardpoint.cli.demo.digits import EPS, digits_split, trained_digits_network
@@ -58,6 +61,7 @@ def robust_cases() -> list[Case]:
         Case("MNIST WK17a (dual bounds)", lambda: wk17a("mnist_wk17a.pth"), 0.1, 0.01),
         Case("MNIST convex (dual bounds)", lambda: wk17a("mnist_kw_convex.pth"), 0.1, 0.01),
         Case("CIFAR-10 ResNet-2B (PGD)", _resnet2b, 2 / 255, 0.5 / 255),
+        Case("CIFAR-10 as JPEG, ResNet-2B (PGD)", _resnet2b_jpeg, 2 / 255, 0.5 / 255),
         Case("MNIST LeNet5 (PGD)", lambda: lenet5("adv"), 0.3, 0.01),
         Case("MNIST SmallCNN (TRADES)", _small_cnn, 0.3, 0.01),
     ]
@@ -178,12 +182,25 @@ def _small_cnn() -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def _resnet2b() -> tuple[nn.Module, Tensor, Tensor]:
-    network = _loaded(ResNet2B(), "cifar_resnet2b.pth")
     images = np.load(DATA / "images/cifar10/cifar10_test_lossless737.npz")
     keep = images["unconditioned"].astype(bool)  # the others were picked for being classified right
     x = torch.from_numpy(images["x"][keep]).permute(0, 3, 1, 2).contiguous().float() / 255
     y = torch.from_numpy(images["y"][keep]).long()
-    return Normalised(network, [0.4914, 0.4822, 0.4465], [0.2471, 0.2435, 0.2616]).eval(), x, y
+    return _resnet2b_network(), x, y
+
+
+def _resnet2b_jpeg() -> tuple[nn.Module, Tensor, Tensor]:
+    """The first 1,000 test images, which at hand are lossy."""
+    images = np.load(DATA / "images/cifar10/cifar10_test_jpegbytes.npz")
+    content, ends = images["jpeg"].tobytes(), images["offset"][:1001]
+    pixels = [np.asarray(Image.open(BytesIO(content[start:end]))) for start, end in pairwise(ends)]
+    x = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous().float() / 255
+    return _resnet2b_network(), x, torch.from_numpy(images["y"][:1000]).long()
+
+
+def _resnet2b_network() -> nn.Module:
+    network = _loaded(ResNet2B(), "cifar_resnet2b.pth")
+    return Normalised(network, [0.4914, 0.4822, 0.4465], [0.2471, 0.2435, 0.2616]).eval()
 
 
 def _loaded(network: nn.Module, file: str) -> nn.Module:

@@ -205,3 +205,29 @@ def test_a_module_beside_the_configuration_is_found(hardpoint: Run, folder: Path
     said = hardpoint("assess", "--config", "conf/hardpoint.toml")
     assert said.code == 0, said.err
     assert (folder / "evidence" / "001-net" / "run.json").exists()
+
+
+def test_models_of_the_attackers_own_give_the_gradients(hardpoint: Run, folder: Path) -> None:
+    words = (*BASIC[:-1], "linf:0.2@labels:40q", "--surrogates", "zoo:net,zoo.py:net")
+    said = hardpoint(*words)
+    assert said.code == 0
+    (record,) = RunFolder(folder / "runs" / "001-net").read()
+    assert record.stages[0].name.startswith("Transfer")
+    assert record.stages[0].broken > 100
+    assert (
+        "--surrogates zoo:net,zoo.py:net"
+        in json.loads((folder / "runs/001-net/run.json").read_text())["command"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("surrogates", "message"),
+    [("nowhere.onnx", "nowhere.onnx"), ("zoo:digits", "no gradients"), ("zoo:nothing", "nothing")],
+)
+def test_a_surrogate_that_cannot_be_used_is_named_before_a_run_begins(
+    hardpoint: Run, folder: Path, surrogates: str, message: str
+) -> None:
+    said = hardpoint(*BASIC, "--surrogates", surrogates)
+    assert said.code == 2
+    assert message in said.err
+    assert not (folder / "runs").exists()

@@ -102,6 +102,17 @@ def test_paths_are_relative_to_the_file_they_stand_in(here: Path) -> None:
     assert given_here.model.load == "net.onnx"
 
 
+@pytest.mark.parametrize(
+    "written", ["'a.onnx, shop.model:load, b.py:make'", "['a.onnx', 'shop.model:load', 'b.py:make']"]
+)
+def test_each_of_several_paths_is(here: Path, written: str) -> None:
+    (here / "conf").mkdir()
+    (here / "conf" / "hardpoint.toml").write_text(f"[model]\nload = 'c.py:make'\nsurrogates = {written}\n")
+    found = resolve({}, Path("conf/hardpoint.toml"), {}).settings.model
+    assert found.load == str(Path("conf/c.py:make"))
+    assert found.surrogates == (str(Path("conf/a.onnx")), "shop.model:load", str(Path("conf/b.py:make")))
+
+
 @pytest.mark.parametrize("load", ["shop.model:load", "https://host/predict", "http://localhost:80/v1"])
 def test_what_is_no_path_stays_as_it_is(here: Path, load: str) -> None:
     (here / "conf").mkdir()

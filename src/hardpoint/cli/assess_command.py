@@ -11,7 +11,13 @@ from typing import Any
 
 from hardpoint.assess import Result
 from hardpoint.cli.asked import Asked
-from hardpoint.cli.build import build_data, build_model, build_threats, check_together
+from hardpoint.cli.build import (
+    build_data,
+    build_model,
+    build_surrogates,
+    build_threats,
+    check_together,
+)
 from hardpoint.cli.console import say, say_json
 from hardpoint.cli.defence import with_defence
 from hardpoint.cli.job import Job
@@ -29,12 +35,20 @@ def run(asked: Asked) -> int:
     resolved = resolve(asked.said, asked.config, os.environ)
     model = build_model(resolved)
     threats = build_threats(resolved, model)
-    data = build_data(resolved.settings)
+    surrogates, data = build_surrogates(resolved), build_data(resolved.settings)
     check_together(model, data, threats)
     model, data = with_defence(resolved.settings, model, data, quiet=asked.quiet)
     with _folder(asked, resolved, model) as path:
         job = Job(
-            resolved.settings, asked.words, model, data, threats, path, resume=asked.resume, quiet=asked.quiet
+            resolved.settings,
+            asked.words,
+            model,
+            data,
+            threats,
+            path,
+            surrogates=surrogates,
+            resume=asked.resume,
+            quiet=asked.quiet,
         )
         try:
             results = job.results()

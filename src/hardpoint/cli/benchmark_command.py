@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hardpoint.cli.assess_command import stop_workers
-from hardpoint.cli.build import build_data, build_model, build_threats, check_together
+from hardpoint.cli.build import build_data, build_model, build_surrogates, build_threats, check_together
 from hardpoint.cli.console import note, say, say_json
 from hardpoint.cli.defence import with_defence
 from hardpoint.cli.exits import Exit
@@ -95,6 +95,7 @@ def _job(asked: Asked, plan: Resolved, data: Dataset, folder: Path) -> Job:
         left,
         threats,
         folder / slug(str(name)),
+        surrogates=build_surrogates(plan),
         resume=True,
         quiet=asked.quiet,
     )

@@ -14,6 +14,7 @@ import torch
 
 from hardpoint import threats
 from hardpoint.attacks.base import usable_threat
+from hardpoint.attacks.transfer.surrogates import load_surrogates
 from hardpoint.cli.config import DataSettings, HttpSettings, ModelSettings, Settings, ThreatSettings
 from hardpoint.cli.layers import Resolved
 from hardpoint.cli.threat_kinds import KINDS
@@ -60,6 +61,21 @@ def build_model(resolved: Resolved) -> Model:
         access=said.access,
         **_options(said),
         **_http_options(http),
+    )
+
+
+def build_surrogates(resolved: Resolved) -> tuple[Model, ...]:
+    """The attacker's own models that the settings name; they take inputs in the range of the model under attack.
+
+    Raises:
+        HardpointError: when one cannot be loaded, or has no gradients.
+    """
+    said = resolved.settings.model
+    ends = None if said.input_range is None else _range(said.input_range)
+    return (
+        load_surrogates([load_model(text, input_range=ends) for text in said.surrogates])
+        if said.surrogates
+        else ()
     )
 
 

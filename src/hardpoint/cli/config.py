@@ -98,6 +98,7 @@ class ModelSettings(Table):
     name: str | None = None
     output: str | None = None
     input_shape: tuple[int, ...] | None = None
+    surrogates: Words = ()
 
 
 class HttpSettings(Table):
@@ -300,6 +301,9 @@ PATHS = (
     "run.dir",
 )
 """Keys that may hold a path, which is relative to the file it stands in."""
+
+PATH_LISTS = ("model.surrogates",)
+"""Keys that may hold several."""
 
 
 def keys_of(table: type[Table]) -> list[str]:

@@ -27,6 +27,7 @@ class Job:
         settings: mode, seed, budgets and workers.
         words: the command as typed, for the record.
         model, data, threats: what is assessed.
+        surrogates: models of the attacker's own.
         path: the run folder.
         resume: continue the run in it.
         quiet: show no progress.
@@ -41,10 +42,12 @@ class Job:
         threats: list[Planned],
         path: Path,
         *,
+        surrogates: tuple[Model, ...] = (),
         resume: bool,
         quiet: bool,
     ) -> None:
         self.settings, self.words, self.model, self.data = settings, words, model, data
+        self.surrogates = surrogates
         self.threats, self.path, self.resume, self.quiet = threats, path, resume, quiet
         self.run = RunFolder(path)
         self.began = time.monotonic()
@@ -85,6 +88,7 @@ class Job:
             workers=said.workers,
             batch_size=said.batch_size,
             gate=planned.gate,
+            surrogates=self.surrogates,
             allow_training=said.allow_training,
             header=header,
         )

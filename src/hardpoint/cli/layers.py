@@ -11,7 +11,16 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from hardpoint.cli.config import PATHS, SECTIONS, Settings, Table, ThreatSettings, keys_of
+from hardpoint.cli.config import (
+    PATH_LISTS,
+    PATHS,
+    SECTIONS,
+    Settings,
+    Table,
+    ThreatSettings,
+    keys_of,
+    read_words,
+)
 from hardpoint.cli.threat_text import read_threat
 from hardpoint.core.errors import ConfigError
 from hardpoint.core.suggest import did_you_mean
@@ -19,7 +28,9 @@ from hardpoint.core.suggest import did_you_mean
 FILE = Path("hardpoint.toml")
 PROJECT = Path("pyproject.toml")
 _PREFIX = "HARDPOINT_"
-_NO_PATH = re.compile(r"[a-z][a-z0-9+.-]*://.*|sklearn:.*|[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*")
+_NO_PATH = re.compile(
+    r"[a-z][a-z0-9+.-]*://.*|sklearn:.*|(?!.*\.py:)[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*"
+)
 
 
 class Entry(NamedTuple):
@@ -203,8 +214,12 @@ def _beside(layer: Layer, folder: Path) -> Layer:
         return layer
     moved = dict(layer)
     for key in PATHS:
-        if key in layer and isinstance(layer[key].value, str) and not _NO_PATH.fullmatch(layer[key].value):
-            moved[key] = Entry(str(folder / layer[key].value), layer[key].origin)
+        if key in layer and isinstance(layer[key].value, str):
+            moved[key] = Entry(_from(folder, layer[key].value), layer[key].origin)
+    for key in PATH_LISTS:
+        texts = read_words(layer[key].value) if key in layer else None
+        if isinstance(texts, list) and all(isinstance(text, str) for text in texts):
+            moved[key] = Entry([_from(folder, text) for text in texts], layer[key].origin)
     if "threats" in layer:
         threats = [
             {**t, "schema": str(folder / t["schema"])} if isinstance(t.get("schema"), str) else t
@@ -212,6 +227,10 @@ def _beside(layer: Layer, folder: Path) -> Layer:
         ]
         moved["threats"] = Entry(threats, layer["threats"].origin)
     return moved
+
+
+def _from(folder: Path, text: str) -> str:
+    return text if _NO_PATH.fullmatch(text) else str(folder / text)
 
 
 # --- the check ---------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from hardpoint.cli.layers import Entry, Layer
 from hardpoint.cli.threat_text import read_threat
 
 _SECTIONS = {
-    "model": ("weights", "input_range", "access"),
+    "model": ("weights", "input_range", "access", "surrogates"),
     "data": ("label", "limit", "sample"),
     "run": ("mode", "seed", "workers", "batch_size", "passes", "queries", "seconds"),
     "harden": ("train", "recipe", "epochs", "lr", "optimiser", "augment", "devices"),

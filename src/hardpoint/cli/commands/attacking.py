@@ -59,6 +59,9 @@ def assess(
     queries: Annotated[
         Text, typer.Option("--queries", metavar="N", help="Queries per input, at most.")
     ] = None,
+    surrogates: Annotated[
+        Text, typer.Option("--surrogates", metavar="MODEL,MODEL", help="Models of the attacker's own.")
+    ] = None,
     seconds: Annotated[
         Text, typer.Option("--seconds", metavar="S", help="Time for the whole run, at most.")
     ] = None,
@@ -89,6 +92,7 @@ def assess(
             batch_size=batch_size,
             passes=passes,
             queries=queries,
+            surrogates=surrogates,
             seconds=seconds,
             gate=gate,
         )
