@@ -234,6 +234,30 @@ def test_inputs_that_only_black_box_attacks_break_speak_up(examined, hidden, ver
     assert f"of {1 + hidden} inputs" in check.explanation
 
 
+@pytest.mark.usefixtures("few_queries")
+@pytest.mark.parametrize(
+    ("controls", "verdict"),
+    [
+        ([(30, 12, 0), (30, 0, 0)], Verdict.WARN),  # the last search drew none, the one before it did
+        ([(30, 0, 0), (30, 12, 0)], Verdict.WARN),
+        ([(30, 12, 1), (30, 12, 0)], Verdict.FAIL),
+        ([(30, 9, 0), (30, 0, 0)], Verdict.FAIL),  # too few to say anything
+        ([(30, 0, 0), (0, 0, 0)], Verdict.WARN),  # one spared none
+    ],
+)
+def test_a_clean_control_shows_that_random_search_went_far_enough(examined, controls, verdict):
+    pilot, table, stages = examined(linear(torch.eye(3, 8) * 4), passes=None)
+    blind = [i for i, s in enumerate(pilot.session.stages) if not others._only_climbs(s.attack)]
+    assert len(blind) == 2
+    told = list(stages)
+    for i, (spared, sampled, fell) in zip(blind, controls, strict=True):
+        told[i] = replace(told[i], inputs=10, spared=spared, sampled=sampled, sampled_broken=fell)
+    table.stage[:] = 0
+    for at in np.flatnonzero(table.status == Status.STANDING)[:2]:
+        table.status[at], table.stage[at] = Status.BROKEN, blind[0]
+    assert others.by_scores_only(pilot, tuple(told), table).verdict is verdict
+
+
 def test_a_few_among_thousands_warn_without_widening():
     few = Check("HP317", "", 0.0003, 0.0, Verdict.WARN, "")
     assert Strength.of([few]).misleading == ()
