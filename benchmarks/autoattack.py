@@ -8,6 +8,7 @@ AutoAttack (Croce and Hein, ICML 2020) is not on the package index; its source (
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 import hardpoint as hp
-from benchmarks.measure import Options, PeakMemory, Table
+from benchmarks.measure import Options, Table, machine, peak_memory
 from benchmarks.models import Case, robust_cases
+from hardpoint.assess import Mode
 
 _BATCH = 256
 
@@ -61,7 +63,7 @@ def run(options: Options) -> list[Table]:
     except ImportError:
         table.notes.append("Left out: autoattack cannot be imported; put its source on PYTHONPATH.")
         return [table]
-    modes = os.environ.get("MODES", "fast,standard").split(",")
+    modes = [Mode.parse(mode) for mode in os.environ.get("MODES", "fast,standard").split(",")]
     for case in robust_cases():
         try:
             model, x, y = case.load()
@@ -83,10 +85,10 @@ def run(options: Options) -> list[Table]:
     return [table]
 
 
-def _row(mode: str, ours: Outcome, theirs: Outcome) -> list[str]:
+def _row(mode: Mode, ours: Outcome, theirs: Outcome) -> list[str]:
     return [
         str(len(ours.stands)),
-        mode,
+        mode.value,
         f"{100 * float(theirs.stands.double().mean()):.1f}",
         f"{100 * float(ours.stands.double().mean()):.1f}",
         str(int((ours.stands & ~theirs.stands).sum())),
@@ -101,32 +103,37 @@ def _row(mode: str, ours: Outcome, theirs: Outcome) -> list[str]:
     ]
 
 
-def _measured(work: Callable[[], tuple[Tensor, float]]) -> Outcome:
+def _measured(work: Callable[[], tuple[Tensor, float]], device: str) -> Outcome:
+    found: list[tuple[Tensor, float]] = []
     began = time.process_time()
-    with PeakMemory() as memory:
-        held = memory.peak
-        stands, passes = work()
-    return Outcome(stands, passes, time.process_time() - began, memory.peak - held)
+    memory = peak_memory(lambda: found.append(work()), device)
+    seconds = time.process_time() - began
+    ((stands, passes),) = found
+    return Outcome(stands, passes, seconds, math.nan if memory is None else memory)
 
 
-def _ours(model: nn.Module, x: Tensor, y: Tensor, eps: float, mode: str) -> Outcome:
+def _ours(model: nn.Module, x: Tensor, y: Tensor, eps: float, mode: Mode) -> Outcome:
     def work() -> tuple[Tensor, float]:
         result = hp.assess(model, x, y, threat=hp.Linf(eps), mode=mode, batch_size=_BATCH, progress=False)
         return ~result.broken, result.passes.forward + result.passes.backward
 
-    return _measured(work)
+    return _measured(work, str(x.device))
 
 
 def _theirs(case: Case, model: nn.Module, x: Tensor, y: Tensor, device: str) -> Outcome:
-    """AutoAttack's outcome: kept, or found now."""
+    """AutoAttack's outcome: kept from a run on this machine with as many threads, or found now."""
     keep = os.environ.get("KEEP")
     if keep is None:
         return _autoattack(model, x, y, case.eps, device)
-    file = Path(keep) / f"{case.name} {len(x)}.pt"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(asdict(_autoattack(model, x, y, case.eps, device)), file)
-    return Outcome(**torch.load(file, weights_only=True))
+    file = Path(keep) / f"{case.name} {case.eps:.4g} {len(x)}.pt"
+    if file.exists():
+        kept = torch.load(file, weights_only=True)
+        if kept.pop("machine") == machine(device):
+            return Outcome(**kept)
+    outcome = _autoattack(model, x, y, case.eps, device)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({**asdict(outcome), "machine": machine(device)}, file)
+    return outcome
 
 
 def _autoattack(model: nn.Module, x: Tensor, y: Tensor, eps: float, device: str) -> Outcome:
@@ -144,7 +151,7 @@ def _autoattack(model: nn.Module, x: Tensor, y: Tensor, eps: float, device: str)
             stands &= torch.cat([model(part).argmax(1) for part in x.split(_BATCH)]) == y
         return stands, counted.passes / len(x)
 
-    return _measured(work)
+    return _measured(work, device)
 
 
 class _Counted(nn.Module):

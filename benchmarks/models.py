@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from hardpoint.cli.demo.digits import EPS, digits_split, trained_digits_network
@@ -55,7 +54,7 @@ def cases() -> list[Case]:
 
 
 def robust_cases() -> list[Case]:
-    """Networks trained to be robust, each by another recipe, at the budget they were trained for."""
+    """Networks trained to be robust, by different recipes, at the budget they were trained for."""
     return [
         Case("digits, hardened (PGD)", lambda: digits("hardened"), EPS, 0.01),
         Case("MNIST WK17a (dual bounds)", lambda: wk17a("mnist_wk17a.pth"), 0.1, 0.01),
@@ -190,7 +189,9 @@ def _resnet2b() -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def _resnet2b_jpeg() -> tuple[nn.Module, Tensor, Tensor]:
-    """The first 1,000 test images, which at hand are lossy."""
+    """The first 1,000 test images, decoded from JPEG: there is no lossless copy of them all."""
+    from PIL import Image
+
     images = np.load(DATA / "images/cifar10/cifar10_test_jpegbytes.npz")
     content, ends = images["jpeg"].tobytes(), images["offset"][:1001]
     pixels = [np.asarray(Image.open(BytesIO(content[start:end]))) for start, end in pairwise(ends)]

@@ -241,6 +241,7 @@ def test_inputs_that_only_black_box_attacks_break_speak_up(examined, hidden, ver
         ([(30, 12, 0), (30, 0, 0)], Verdict.WARN),  # the last search drew none, the one before it did
         ([(30, 0, 0), (30, 12, 0)], Verdict.WARN),
         ([(30, 12, 1), (30, 12, 0)], Verdict.FAIL),
+        ([(30, 9, 3), (30, 12, 0)], Verdict.FAIL),
         ([(30, 9, 0), (30, 0, 0)], Verdict.FAIL),  # too few to say anything
         ([(30, 0, 0), (0, 0, 0)], Verdict.WARN),  # one spared none
     ],

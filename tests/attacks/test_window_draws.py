@@ -38,14 +38,14 @@ def test_each_turn_finds_what_it_would_have_drawn_alone(ball):
     ahead = attack._draws(task(ball, [4, 9, 7], [0, 30, 150]))
     for later in (0, 1, AHEAD - 1):
         turns = [later, 30 + later, 150 + later]
-        assert ahead.reach(torch.tensor(turns))
+        assert ahead.cover(torch.tensor(turns))
         windows, sign = ahead.at(torch.tensor(turns))
         assert len(windows) == (1 if isinstance(ball, Linf) else 2)
         for row, (index, turn) in enumerate(zip([4, 9, 7], turns, strict=True)):
             alone, own = attack._draws(task(ball, [index], [turn])).at(torch.tensor([turn]))
             assert torch.equal(sign[row], own[0])
             assert all(torch.equal(a[row], b[0]) for a, b in zip(windows, alone, strict=True))
-    assert not ahead.reach(torch.tensor([AHEAD, 30, 150]))
+    assert not ahead.cover(torch.tensor([AHEAD, 30, 150]))
 
 
 def test_windows_are_rectangles_of_the_size_that_the_turn_has():

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hardpoint.cli.build import _perturbation
 from hardpoint.cli.config import SECTIONS, ThreatSettings, keys_of, read_eps
 from hardpoint.cli.layers import Entry, Layer, resolve
+from hardpoint.cli.said import _KEYS, said_values
 from hardpoint.cli.threat_kinds import KINDS
 from hardpoint.cli.threat_text import read_threat
 from hardpoint.core.errors import ConfigError
@@ -107,10 +108,12 @@ def test_paths_are_relative_to_the_file_they_stand_in(here: Path) -> None:
 )
 def test_each_of_several_paths_is(here: Path, written: str) -> None:
     (here / "conf").mkdir()
-    (here / "conf" / "hardpoint.toml").write_text(f"[model]\nload = 'c.py:make'\nsurrogates = {written}\n")
-    found = resolve({}, Path("conf/hardpoint.toml"), {}).settings.model
-    assert found.load == str(Path("conf/c.py:make"))
-    assert found.surrogates == (str(Path("conf/a.onnx")), "shop.model:load", str(Path("conf/b.py:make")))
+    (here / "conf" / "hardpoint.toml").write_text(
+        f"[model]\nload = 'c.py:make'\n[run]\nsurrogates = {written}\n"
+    )
+    found = resolve({}, Path("conf/hardpoint.toml"), {}).settings
+    assert found.model.load == str(Path("conf/c.py:make"))
+    assert found.run.surrogates == (str(Path("conf/a.onnx")), "shop.model:load", str(Path("conf/b.py:make")))
 
 
 @pytest.mark.parametrize("load", ["shop.model:load", "https://host/predict", "http://localhost:80/v1"])
@@ -263,3 +266,10 @@ def test_every_key_can_be_written_in_a_file() -> None:
     for table in SECTIONS.values():
         for key in keys_of(table):
             assert key in tomllib.loads(f"{key} = 1")
+
+
+def test_every_option_belongs_to_a_key_that_there_is() -> None:
+    known = {f"{section}.{key}" for section, table in SECTIONS.items() for key in keys_of(table)}
+    assert set(_KEYS.values()) <= known
+    assert said_values("harden", batch_size="8") == {"harden.batch_size": ("8", "--batch-size")}
+    assert said_values(MODEL="net.onnx") == {"model.load": ("net.onnx", "MODEL")}

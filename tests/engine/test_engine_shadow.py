@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from hardpoint.engine import shadow as shadows
 from hardpoint.engine.ascent import slope_at
 from hardpoint.engine.lean import pool_first
 from hardpoint.engine.shadow import Shadow, fastest_plan, resting_norms
 from hardpoint.engine.twin import TwinPlan, fold_batch_norms, folded_norms
 from hardpoint.models.torch import TorchModel
-from small_models import rand, randn, seeded
+from small_models import mlp, rand, randn, seeded
 
 FOLDED = TwinPlan(folded=True)
 PLANS = {
@@ -264,3 +265,11 @@ def test_norms_in_evaluation_mode_rest_with_their_statistics():
     wanted = norm.eval()(x)
     with resting_norms(norm):
         torch.testing.assert_close(norm(x), wanted)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wanted"), [(torch.float32, True), (torch.float64, False)], ids=["float32", "float64"]
+)
+def test_training_may_look_ahead_in_bfloat16(monkeypatch, dtype, wanted):
+    monkeypatch.setattr(shadows, "times_of", lambda copies, x, **_: [1.0, 0.1])
+    assert fastest_plan(TorchModel(mlp(dtype=dtype)), rand(16, 8, dtype=dtype)).bfloat16 is wanted

@@ -175,9 +175,9 @@ def image_assessment(**changes: Any) -> Assessment:
         "passes": {"forward": 177.6, "backward": 61.9, "queries": 53.8},
         "twin": {
             "copied": True,
-            "bfloat16": True,
+            "folded": True,
             "speedup": 4.7,
-            "text": "parameters frozen, batch norms folded, bfloat16",
+            "text": "parameters frozen, batch norms folded",
         },
         "verification": {"claimed": 386, "confirmed": 383, "rejected": 3},
         "seconds": 168.0,

@@ -35,9 +35,10 @@ def remembered_twin(folder: AssessmentFolder) -> TwinPlan | None:
     if not (folder.path / "plan.json").exists():
         return None
     try:
-        return TwinPlan.from_json(folder.plan()["twin"])
+        plan = TwinPlan.from_json(folder.plan()["twin"])
     except (KeyError, TypeError, ValueError):
         return None  # the plans then differ, and the error names how
+    return None if plan.bfloat16 else plan  # which earlier versions searched in
 
 
 class Run:

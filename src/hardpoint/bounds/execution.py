@@ -44,14 +44,14 @@ def refuse_coarse(module: nn.Module, *taken: torch.dtype) -> None:
         )
 
 
-class Errors(NamedTuple):
+class RoundingErrors(NamedTuple):
     """At most how far each value in float32 is from the exact one, for any input in the box that is float32.
 
     Infinite where a value may overflow, or where no bound of a step's error is known.
 
     Attributes:
         total: of every value, in the shape of its interval.
-        own: what of it the step that computes the value rounds itself.
+        own: the part that the step that computes it adds.
     """
 
     total: list[Tensor]
@@ -87,7 +87,7 @@ def execution_losses(
     return lost * (1 + 1e-9)
 
 
-def execution_errors(graph: Graph, spans: Sequence[Interval], quick: Graph | None = None) -> Errors:
+def execution_errors(graph: Graph, spans: Sequence[Interval], quick: Graph | None = None) -> RoundingErrors:
     """How far the network in float32 may be from the exact one.
 
     Args:
@@ -111,7 +111,7 @@ def execution_errors(graph: Graph, spans: Sequence[Interval], quick: Graph | Non
         lost = too_large | error.isnan()
         errors.append(torch.where(lost, torch.inf, error))
         rounded.append(torch.where(lost, torch.inf, own))
-    return Errors(errors, rounded)
+    return RoundingErrors(errors, rounded)
 
 
 def _passed(operator: Operator, spans: Sequence[Interval], errors: Sequence[Tensor]) -> Tensor:

@@ -59,8 +59,8 @@ def planned(
         refuse_labels(y, len(x))
     level = parsed(Level, soundness, "soundness")
     if level is Level.DEPLOYED:
-        taken = known.input_dtype if isinstance(known, OnnxModel) else x.dtype
-        refuse_coarse(known.module, x.dtype, taken)
+        own = [known.input_dtype] if isinstance(known, OnnxModel) else []
+        refuse_coarse(known.module, x.dtype, *own)
     perturbation = certifiable(threat, x[:1], known.box)
     if not 0 < seconds < math.inf:
         raise ConfigError(f"seconds_per_input is {seconds}", "give a finite number above 0")

@@ -26,6 +26,7 @@ from hardpoint.bounds.vnnlib import Case, Property, holds, read_vnnlib
 from hardpoint.certify.planning import parsed
 from hardpoint.core.errors import ConfigError, DataError
 from hardpoint.engine.guard import full_precision, preserved_random_state
+from hardpoint.engine.heap import kept_memory
 from hardpoint.evidence.certificate import Level
 from hardpoint.models.onnx.files import read_onnx
 
@@ -99,7 +100,7 @@ def decide(
         return PropertyAnswer(
             Decision.UNSAT, None, None, math.inf, 0.0, "the property names no unsafe input at all"
         )
-    with preserved_random_state(), full_precision():
+    with preserved_random_state(), full_precision(), kept_memory():
         net = read_network(onnx, *wanted.hull())
         if net.outputs != wanted.outputs:
             raise DataError(

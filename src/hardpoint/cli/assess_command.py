@@ -36,7 +36,7 @@ def run(asked: Asked) -> int:
     model = build_model(resolved)
     threats = build_threats(resolved, model)
     surrogates, data = build_surrogates(resolved), build_data(resolved.settings)
-    check_together(model, data, threats)
+    check_together(model, data, threats, surrogates)
     model, data = with_defence(resolved.settings, model, data, quiet=asked.quiet)
     with _folder(asked, resolved, model) as path:
         job = Job(

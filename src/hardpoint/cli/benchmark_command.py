@@ -85,7 +85,8 @@ def run(asked: Asked) -> int:
 def _job(asked: Asked, plan: Resolved, data: Dataset, folder: Path) -> Job:
     model = build_model(plan)
     threats = build_threats(plan, model)
-    check_together(model, data, threats)
+    surrogates = build_surrogates(plan)
+    check_together(model, data, threats, surrogates)
     model, left = with_defence(plan.settings, model, data, quiet=asked.quiet)
     name = plan.settings.model.name or plan.settings.model.load
     return Job(
@@ -95,7 +96,7 @@ def _job(asked: Asked, plan: Resolved, data: Dataset, folder: Path) -> Job:
         left,
         threats,
         folder / slug(str(name)),
-        surrogates=build_surrogates(plan),
+        surrogates=surrogates,
         resume=True,
         quiet=asked.quiet,
     )

@@ -14,7 +14,7 @@ import torch
 
 from hardpoint import threats
 from hardpoint.attacks.base import usable_threat
-from hardpoint.attacks.transfer.surrogates import load_surrogates
+from hardpoint.attacks.transfer.surrogates import check_against, load_surrogates
 from hardpoint.cli.config import DataSettings, HttpSettings, ModelSettings, Settings, ThreatSettings
 from hardpoint.cli.layers import Resolved
 from hardpoint.cli.threat_kinds import KINDS
@@ -23,7 +23,7 @@ from hardpoint.core.errors import ConfigError, DataError, HardpointError, ModelE
 from hardpoint.core.suggest import did_you_mean
 from hardpoint.data import Dataset, load_data, subset
 from hardpoint.engine.guard import preserved_random_state
-from hardpoint.models.base import Model
+from hardpoint.models.base import Differentiable, Model
 from hardpoint.models.http import OpenInference, PlainJson, WireProtocol
 from hardpoint.models.loading import load_model
 from hardpoint.threats import Perturbation, Targeted, Threat
@@ -64,19 +64,14 @@ def build_model(resolved: Resolved) -> Model:
     )
 
 
-def build_surrogates(resolved: Resolved) -> tuple[Model, ...]:
-    """The attacker's own models that the settings name; they take inputs in the range of the model under attack.
+def build_surrogates(resolved: Resolved) -> tuple[Differentiable, ...]:
+    """The attacker's own models that the settings name.
 
     Raises:
         HardpointError: when one cannot be loaded, or has no gradients.
     """
-    said = resolved.settings.model
-    ends = None if said.input_range is None else _range(said.input_range)
-    return (
-        load_surrogates([load_model(text, input_range=ends) for text in said.surrogates])
-        if said.surrogates
-        else ()
-    )
+    named = resolved.settings.run.surrogates
+    return load_surrogates(named) if named else ()
 
 
 def _importable(folder: Path) -> None:
@@ -234,13 +229,15 @@ def _perturbation(said: ThreatSettings) -> Perturbation:
     return made
 
 
-def check_together(model: Model, data: Dataset, threats: list[Planned]) -> None:
-    """Whether model, data and threats fit each other, by one small pass.
+def check_together(
+    model: Model, data: Dataset, threats: list[Planned], surrogates: tuple[Differentiable, ...] = ()
+) -> None:
+    """Whether model, data, threats and surrogates fit each other, by one small pass.
 
     Raises:
         ModelError: when the model fails on inputs of this shape.
         DataError: when a schema describes other columns than the data have.
-        ThreatError: when a target is no label of the model.
+        ThreatError: when a target is no label of the model, or a surrogate takes other inputs or has other classes.
     """
     rows = torch.arange(min(_PROBE, len(data)))
     with preserved_random_state():
@@ -256,6 +253,7 @@ def check_together(model: Model, data: Dataset, threats: list[Planned]) -> None:
                 f"the model fails on inputs of shape {tuple(data.shape)}: {type(error).__name__}: {error}",
                 "give inputs of the shape it takes, or correct its forward()",
             ) from error
+        check_against(surrogates, x, classes)
     for planned in threats:
         threat = Threat.of(planned.threat)
         if isinstance(threat.perturbation, FeatureEdits):

@@ -98,7 +98,6 @@ class ModelSettings(Table):
     name: str | None = None
     output: str | None = None
     input_shape: tuple[int, ...] | None = None
-    surrogates: Words = ()
 
 
 class HttpSettings(Table):
@@ -235,7 +234,7 @@ class CertifySettings(Table):
 
 
 class RunSettings(Table):
-    """``[run]``: how hard to try, and where the evidence goes."""
+    """``[run]``: how hard to try, through which other models too, and where the evidence goes."""
 
     mode: Literal["fast", "standard", "thorough"] = "fast"
     seed: int = 0
@@ -245,6 +244,7 @@ class RunSettings(Table):
     passes: AtLeastOne | None = None
     queries: AtLeastOne | None = None
     seconds: Annotated[float, Field(gt=0)] | None = None
+    surrogates: Words = ()
     allow_training: Words = ()
 
 
@@ -302,8 +302,8 @@ PATHS = (
 )
 """Keys that may hold a path, which is relative to the file it stands in."""
 
-PATH_LISTS = ("model.surrogates",)
-"""Keys that may hold several."""
+PATH_LISTS = ("run.surrogates",)
+"""Keys that hold a list of such paths."""
 
 
 def keys_of(table: type[Table]) -> list[str]:

@@ -15,7 +15,7 @@ from hardpoint.cli.runs import header_of
 from hardpoint.data import Dataset
 from hardpoint.engine.budget import Budget
 from hardpoint.evidence.store import RunFolder
-from hardpoint.models.base import Model
+from hardpoint.models.base import Differentiable, Model
 
 _MOMENT = 1e-3
 
@@ -27,7 +27,7 @@ class Job:
         settings: mode, seed, budgets and workers.
         words: the command as typed, for the record.
         model, data, threats: what is assessed.
-        surrogates: models of the attacker's own.
+        surrogates: models of the attacker's own, whose gradients attacks use too.
         path: the run folder.
         resume: continue the run in it.
         quiet: show no progress.
@@ -42,7 +42,7 @@ class Job:
         threats: list[Planned],
         path: Path,
         *,
-        surrogates: tuple[Model, ...] = (),
+        surrogates: tuple[Differentiable, ...],
         resume: bool,
         quiet: bool,
     ) -> None:

@@ -28,6 +28,7 @@ from hardpoint.core.suggest import did_you_mean
 FILE = Path("hardpoint.toml")
 PROJECT = Path("pyproject.toml")
 _PREFIX = "HARDPOINT_"
+# package.module:factory is no path; FILE.py:factory is one
 _NO_PATH = re.compile(
     r"[a-z][a-z0-9+.-]*://.*|sklearn:.*|(?!.*\.py:)[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*"
 )

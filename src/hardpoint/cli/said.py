@@ -8,9 +8,9 @@ from hardpoint.cli.layers import Entry, Layer
 from hardpoint.cli.threat_text import read_threat
 
 _SECTIONS = {
-    "model": ("weights", "input_range", "access", "surrogates"),
+    "model": ("weights", "input_range", "access"),
     "data": ("label", "limit", "sample"),
-    "run": ("mode", "seed", "workers", "batch_size", "passes", "queries", "seconds"),
+    "run": ("mode", "seed", "workers", "batch_size", "passes", "queries", "seconds", "surrogates"),
     "harden": ("train", "recipe", "epochs", "lr", "optimiser", "augment", "devices"),
     "search": ("trials",),
     "certify": ("method", "soundness", "seconds_per_input"),

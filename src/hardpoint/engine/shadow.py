@@ -108,7 +108,7 @@ def fastest_plan(model: Differentiable, x: Tensor) -> TwinPlan:
     """
     best = TwinPlan()
     with preserved_random_state(seed=0):
-        for step in (*candidate_steps(model, x), *_coarser(model, x)):
+        for step in (*candidate_steps(model, x), *_bfloat16_step(model, x)):
             plan = replace(best, **step)  # type: ignore[arg-type]
             try:
                 shadows = [Shadow(model, best)._twin, Shadow(model, plan)._twin]
@@ -122,7 +122,7 @@ def fastest_plan(model: Differentiable, x: Tensor) -> TwinPlan:
     return best
 
 
-def _coarser(model: Differentiable, x: Tensor) -> list[dict[str, bool]]:
+def _bfloat16_step(model: Differentiable, x: Tensor) -> list[dict[str, bool]]:
     """Fewer bits, for networks and inputs of float32."""
     kinds = {x.dtype, *(p.dtype for p in model.module.parameters())}
     return [{"bfloat16": True}] if kinds == {torch.float32} else []

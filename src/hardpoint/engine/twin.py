@@ -3,7 +3,7 @@
 The copy has its parameters frozen (a third of a backward pass saved), batch norms folded into the layers
 before them, and, where a measurement on this machine says it pays, channels-last memory and cheaper gradients.
 Each step is kept only if the copy still agrees with the model on the pilot inputs. Attacks never search in
-bfloat16, however fast a processor does it: what many optima hide is then missed (docs/cascade.md); training does.
+bfloat16, however fast a processor is at it: on rugged models they would miss examples (docs/cascade.md).
 
 The choice is remembered per machine, so that the same run searches on the same copy every time and gives
 the same bits; delete the file to measure again.
@@ -41,7 +41,10 @@ _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class TwinPlan:
-    """How the copy differs from the model. ``copied`` False searches on the model itself, frozen meanwhile."""
+    """How the copy differs from the model.
+
+    ``copied`` False searches on the model itself, frozen meanwhile; ``bfloat16`` is for training alone.
+    """
 
     copied: bool = True
     folded: bool = False
@@ -75,7 +78,6 @@ class TwinPlan:
                 (self.folded, "batch norms folded"),
                 (self.channels_last, "channels last"),
                 (self.lean, "cheaper gradients"),
-                (self.bfloat16, "bfloat16"),
                 (bool(self.crossed), f"gradients straight through {', '.join(n for n, _ in self.crossed)}"),
             ]
             if on

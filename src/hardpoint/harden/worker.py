@@ -19,6 +19,7 @@ from torch import Tensor
 from hardpoint.assess.progress import Progress, Silent
 from hardpoint.core.errors import HardpointError, RunError
 from hardpoint.engine.executors.processes import behave_as_worker
+from hardpoint.engine.heap import keep_memory
 from hardpoint.engine.twin import TwinPlan
 from hardpoint.evidence.training import Epoch
 from hardpoint.harden.checkpoint import Checkpoint, under
@@ -147,6 +148,7 @@ def work(errand: Errand, fabric: Fabric) -> None:
     folder, rank = Path(errand.folder), int(fabric.global_rank)
     if fabric.device.type == "cpu":
         torch.set_num_threads(errand.threads)
+        keep_memory()
     ranks = Ranks(rank, int(fabric.world_size), _adding(fabric.device))
     voice = Voice(errand.mouth)
     try:

@@ -32,6 +32,7 @@ def load_model(
     *,
     weights: str | Path | None = None,
     input_range: Box | tuple[Any, Any] | None = None,
+    usual_range: Box | None = None,
     access: Access | str | None = None,
     **options: Any,
 ) -> Model:
@@ -43,6 +44,7 @@ def load_model(
             it draws are the same each time), a path to an ``.onnx`` file, or a URL.
         weights: a ``.safetensors``, ``.pt`` or ``.pth`` file to copy into the module, strictly.
         input_range: ``(low, high)`` of valid inputs; each kind of model has its default.
+        usual_range: what takes the place of that default, for a torch module or an ONNX file.
         access: show no more than this.
         options: further settings of the adapter, for example ``probabilities`` or ``headers``.
 
@@ -67,6 +69,8 @@ def load_model(
         load_into(target, load_weights(weights), str(weights))
     if input_range is not None:
         options["input_range"] = input_range
+    elif usual_range is not None and isinstance(target, nn.Module | Path):
+        options["input_range"] = usual_range
     model = _adapt(target, options)
     return model if access is None else limit_access(model, access)
 

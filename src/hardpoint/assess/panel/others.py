@@ -70,8 +70,7 @@ def by_scores_only(pilot: Pilot, stages: tuple[StageRecord, ...], table: Table) 
     if not blind or len(blind) == len(attacks):
         return not_run(id, name, 0.0, "the search had not both kinds of attack")
     searches = [stages[i] for i in blind]
-    controls = [s for s in searches if s.sampled >= _CONTROL]
-    clean = bool(controls) and not any(s.sampled_broken for s in controls)
+    clean = any(s.sampled >= _CONTROL for s in searches) and not any(s.sampled_broken for s in searches)
     went_far = clean or any(not s.spared for s in searches)
     every = np.flatnonzero((table.status == Status.BROKEN) & np.isin(table.stage, blind))
     fell = every[spread(len(every), _LOOKED_AT)] if len(every) else every

@@ -66,9 +66,10 @@ def onto_hyperplane(
 def _closing(gap: Tensor, rise: Tensor, worth: Tensor, start: Tensor) -> Tensor:
     """float64 ``[n, 1]``: the t at which the sum of min(t · rise, worth) is ``gap``, where it gets there.
 
-    The sum is concave and made of lines, so Newton's steps from a ``start`` that is not beyond come from below, end at
-    the solution itself once they are on its line, and take three or four where sorting the kinks takes ten times as
-    long. A row that has ended stays as it is while others go on.
+    The sum is concave and made of lines, so Newton's steps from a ``start`` that is not beyond (the solution without
+    the box is not) come from below and end at the solution itself. Each step that goes on fills the room of a
+    coordinate, so there are at most d + 1; in practice three or four, where sorting takes ten times as long. A row that
+    has ended stays as it is while others go on.
     """
     t = start
     while True:

@@ -30,7 +30,7 @@ class Nearest:
         complete: bool ``[n]``, all were heard.
         normal: ``[n, ...]``, gradient of the nearest boundary's margin.
         value: float64 ``[n]``, that margin; negative on the right side.
-        away: float64 ``[n]``, its distance.
+        away: float64 ``[n]``, its distance; infinite where one class is compared, as nothing is then measured.
     """
 
     HAS_ROWS: ClassVar[bool] = True
@@ -72,8 +72,8 @@ class Nearest:
         first = self.slot == 0
         order = torch.where(first.unsqueeze(1), self._ordered(reply, task), self.order)
         value = reply.value.double()
-        away = self.away  # one boundary is the nearest, wherever it is
-        if order.shape[1] > 1:
+        away = self.away
+        if order.shape[1] > 1:  # one boundary alone is the nearest, however far
             away = distance_ahead(norm, reply.gradient, value, point, task)
         nearer = first | (away < self.away)
         following = (self.slot + 1).clamp(max=order.shape[1] - 1)

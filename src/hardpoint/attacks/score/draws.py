@@ -12,6 +12,12 @@ AHEAD = 32
 """Turns that are drawn for at once. Draws belong to an input and a turn, so this changes none of them."""
 
 
+def each_turn_ahead(index: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
+    """``index`` and turn, int64 ``[n * AHEAD]``, for each of the turns of each input from its ``turn`` on."""
+    turns = turn.unsqueeze(1) + torch.arange(AHEAD, device=turn.device)
+    return index.repeat_interleave(AHEAD), turns.flatten()
+
+
 @dataclass(frozen=True)
 class Draws:
     """The windows and signs of ``AHEAD`` turns of each input.
@@ -49,7 +55,7 @@ class Draws:
         rows, columns, signs = (part.view(-1, AHEAD, *part.shape[1:]) for part in (*lines, sign))
         return cls(rows, columns, signs, since)
 
-    def reach(self, turn: Tensor) -> bool:
+    def cover(self, turn: Tensor) -> bool:
         """Whether the turns ``[n]`` are among those drawn for."""
         return bool((turn - self.since < AHEAD).all())
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hardpoint.attacks.base import StandaloneAttack
 from hardpoint.attacks.planes import plane_of
-from hardpoint.attacks.score.draws import AHEAD, Draws
+from hardpoint.attacks.score.draws import Draws, each_turn_ahead
 from hardpoint.attacks.score.lengths import unit_change
 from hardpoint.core.access import Access
 from hardpoint.core.errors import ThreatError
@@ -31,12 +31,12 @@ class _Spendable(Region, Protocol):
 
 
 def _is_spendable(region: Region) -> TypeGuard[_Spendable]:
-    return hasattr(region, "spare")  # asked at every turn: looking a protocol's parts up takes longer
+    return hasattr(region, "spare")  # at every turn: isinstance of a protocol takes as long as the rest of it
 
 
 @dataclass(frozen=True)
 class SquareState:
-    """The best point so far, its value, and the candidate asked about, ``[n, 1, ...]``."""
+    """The best point so far, its value, the candidate asked about, ``[n, 1, ...]``, and what the next turns draw."""
 
     HAS_ROWS: ClassVar[bool] = True
     query: Tensor
@@ -90,7 +90,7 @@ class Square(StandaloneAttack):
         value = task.goal.margin(reply.seen_scores()[:, 0], task.y).double()
         better = value > state.value
         best = torch.where(per_row(better, state.best), state.query[:, 0], state.best)
-        draws = state.draws if state.draws.reach(task.turn) else self._draws(task)
+        draws = state.draws if state.draws.cover(task.turn) else self._draws(task)
         return self._asking(best, torch.where(better, value, state.value), draws, task)
 
     def go_on(self, best: Tensor, value: Tensor, task: Task) -> SquareState:
@@ -110,12 +110,12 @@ class Square(StandaloneAttack):
         return region.project(self._move(task.x, sign * per_row(2 * region.reach, sign)))
 
     def _candidate(self, best: Tensor, draws: Draws, task: Task) -> Tensor:
-        windows, sign = draws.at(task.turn)
-        window, region = windows[0], task.region
+        (window, *sources), sign = draws.at(task.turn)
+        region = task.region
         if not _is_spendable(region):
             pushed = self._move(task.x, sign * per_row(2 * region.reach, sign))
             return region.project(torch.where(self._like(window, best), pushed, best))
-        cleared = window | windows[1]
+        cleared = window | sources[0]
         base = torch.where(self._like(cleared, best), task.x, best)
         # a bump that falls off from the window's middle, as the paper's L2 windows do
         bump = self._like(sign * self._bump(window.to(best.dtype)), best)
@@ -140,9 +140,7 @@ class Square(StandaloneAttack):
     def _draws(self, task: Task) -> Draws:
         """What is drawn for the turns from ``task.turn`` on."""
         channels, height, width = plane_of(tuple(task.x.shape[1:]))
-        ahead = torch.arange(AHEAD, device=task.turn.device)
-        turn = (task.turn.unsqueeze(1) + ahead).flatten()
-        index = task.index.repeat_interleave(AHEAD)
+        index, turn = each_turn_ahead(task.index, task.turn)
         marks, by_halvings = self._sizes(height, width, task.x.device)
         position = turn.double() * (10_000 / self.queries if self.rescale else 1.0)
         sizes = by_halvings[torch.bucketize(position, marks)]

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hardpoint.core.box import UNBOUNDED
 from hardpoint.core.errors import HardpointError, ThreatError
@@ -22,7 +22,7 @@ from hardpoint.models.loading import load_model
 def load_surrogates(given: Any) -> tuple[Differentiable, ...]:
     """The models that ``given``, one or several of what ``load_model`` takes, stands for.
 
-    A bare module is taken to share the target's input range.
+    A module, an ONNX file, or what a factory makes of one, is taken to share the target's input range.
 
     Raises:
         ThreatError: where there is none, or one has no gradients.
@@ -33,7 +33,7 @@ def load_surrogates(given: Any) -> tuple[Differentiable, ...]:
         raise ThreatError("there is no surrogate", "give at least one model of your own")
     models = []
     for spec in several:
-        model = load_model(spec, input_range=UNBOUNDED if isinstance(spec, nn.Module) else None)
+        model = load_model(spec, usual_range=UNBOUNDED)
         if not isinstance(model, Differentiable):
             raise ThreatError(
                 f"the surrogate {type(model).__name__} has no gradients", "use a torch or ONNX model"

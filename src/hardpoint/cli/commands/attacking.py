@@ -60,7 +60,10 @@ def assess(
         Text, typer.Option("--queries", metavar="N", help="Queries per input, at most.")
     ] = None,
     surrogates: Annotated[
-        Text, typer.Option("--surrogates", metavar="MODEL,MODEL", help="Models of the attacker's own.")
+        Text,
+        typer.Option(
+            "--surrogates", metavar="MODEL,MODEL", help="Attack through these models of yours, too."
+        ),
     ] = None,
     seconds: Annotated[
         Text, typer.Option("--seconds", metavar="S", help="Time for the whole run, at most.")
