@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import hardpoint as hp
-from hardpoint.assess import run
+from hardpoint.assess import Mode, run
+from hardpoint.assess.cascade import cascade
 from hardpoint.assess.panel import Strength, budgets, measure_strength, noise, others, residual
 from hardpoint.assess.panel.binarisation import binarisation, last_linear
 from hardpoint.assess.panel.claims import claims
@@ -238,15 +239,14 @@ def test_inputs_that_only_black_box_attacks_break_speak_up(examined, hidden, ver
 @pytest.mark.parametrize(
     ("controls", "verdict"),
     [
-        ([(30, 12, 0), (30, 0, 0)], Verdict.WARN),  # the last search drew none, the one before it did
         ([(30, 0, 0), (30, 12, 0)], Verdict.WARN),
-        ([(30, 12, 1), (30, 12, 0)], Verdict.FAIL),
-        ([(30, 9, 3), (30, 12, 0)], Verdict.FAIL),
-        ([(30, 9, 0), (30, 0, 0)], Verdict.FAIL),  # too few to say anything
-        ([(30, 0, 0), (0, 0, 0)], Verdict.WARN),  # one spared none
+        ([(30, 12, 0), (30, 0, 0)], Verdict.FAIL),  # the last search drew none
+        ([(30, 12, 0), (30, 12, 1)], Verdict.FAIL),
+        ([(30, 12, 0), (30, 9, 0)], Verdict.FAIL),  # too few to say anything
+        ([(30, 0, 0), (0, 0, 0)], Verdict.WARN),  # it spared none
     ],
 )
-def test_a_clean_control_shows_that_random_search_went_far_enough(examined, controls, verdict):
+def test_a_clean_control_shows_that_the_last_random_search_went_far_enough(examined, controls, verdict):
     pilot, table, stages = examined(linear(torch.eye(3, 8) * 4), passes=None)
     blind = [i for i, s in enumerate(pilot.session.stages) if not others._only_climbs(s.attack)]
     assert len(blind) == 2
@@ -257,6 +257,16 @@ def test_a_clean_control_shows_that_random_search_went_far_enough(examined, cont
     for at in np.flatnonzero(table.status == Status.STANDING)[:2]:
         table.status[at], table.stage[at] = Status.BROKEN, blind[0]
     assert others.by_scores_only(pilot, tuple(told), table).verdict is verdict
+
+
+@pytest.mark.parametrize("mode", [Mode.FAST, Mode.STANDARD])
+@pytest.mark.parametrize("ball", [hp.Linf(0.1), hp.L2(0.5), hp.L1(2.0)], ids=lambda ball: ball.name)
+def test_the_last_random_search_draws_a_control(ball, mode):
+    """Without one a few inputs that only it breaks would widen every assessment."""
+    last = [stage for stage in cascade(hp.Threat(ball), mode, 10) if not others._only_climbs(stage.attack)][
+        -1
+    ]
+    assert last.sampled
 
 
 def test_a_few_among_thousands_warn_without_widening():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hardpoint.attacks import Square
-from hardpoint.attacks.score.draws import AHEAD
+from hardpoint.attacks.score.draws import turns_ahead
 from hardpoint.core.box import Box
 from hardpoint.core.rng import Rng
 from hardpoint.core.rows import cat_rows, take_rows
@@ -35,8 +35,8 @@ def task(ball, index: list[int], turn: list[int], shape=(2, 6, 5)) -> Task:
 @pytest.mark.parametrize("ball", BALLS, ids=lambda ball: ball.name)
 def test_each_turn_finds_what_it_would_have_drawn_alone(ball):
     attack = Square(queries=200)
-    ahead = attack._draws(task(ball, [4, 9, 7], [0, 30, 150]))
-    for later in (0, 1, AHEAD - 1):
+    ahead, last = attack._draws(task(ball, [4, 9, 7], [0, 30, 150])), turns_ahead((6, 5)) - 1
+    for later in (0, 1, last):
         turns = [later, 30 + later, 150 + later]
         assert ahead.cover(torch.tensor(turns))
         windows, sign = ahead.at(torch.tensor(turns))
@@ -45,7 +45,7 @@ def test_each_turn_finds_what_it_would_have_drawn_alone(ball):
             alone, own = attack._draws(task(ball, [index], [turn])).at(torch.tensor([turn]))
             assert torch.equal(sign[row], own[0])
             assert all(torch.equal(a[row], b[0]) for a, b in zip(windows, alone, strict=True))
-    assert not ahead.cover(torch.tensor([AHEAD, 30, 150]))
+    assert not ahead.cover(torch.tensor([last + 1, 30, 150]))
 
 
 def test_windows_are_rectangles_of_the_size_that_the_turn_has():
@@ -68,3 +68,10 @@ def test_rows_that_join_later_keep_their_own_turns():
     windows, _ = both.at(torch.tensor([41, 0]))
     assert torch.equal(windows[0][0], attack._draws(old).at(old.turn)[0][0][1])
     assert torch.equal(windows[0][1], attack._draws(new).at(new.turn)[0][0][0])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 400_000), (100_000,), (3, 224, 224)])
+def test_what_is_drawn_ahead_is_little_beside_the_input(shape):
+    draws = Square(queries=100)._draws(task(L2(0.5), [1, 2], [0, 40], shape))
+    held = sum(part.numel() * part.element_size() for part in (draws.rows, draws.columns, draws.sign))
+    assert held <= max(2 * 2 * rand(1, *shape).nbytes, 2**17)

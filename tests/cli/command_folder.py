@@ -37,6 +37,10 @@ def labels_only():
     from hardpoint.models import TorchModel
     return TorchModel(Net().eval(), access="labels")
 
+def wide():
+    from hardpoint.models import TorchModel
+    return TorchModel(Net().eval(), input_range=(-1, 1))
+
 def training():
     from hardpoint.models import TorchModel
     return TorchModel(nn.Sequential(nn.BatchNorm1d(4), Net()).train())

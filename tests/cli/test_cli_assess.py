@@ -222,7 +222,12 @@ def test_models_of_the_attackers_own_give_the_gradients(hardpoint: Run, folder: 
 
 @pytest.mark.parametrize(
     ("surrogates", "message"),
-    [("nowhere.onnx", "nowhere.onnx"), ("zoo:digits", "no gradients"), ("zoo:nothing", "nothing")],
+    [
+        ("nowhere.onnx", "a surrogate cannot be loaded: nowhere.onnx"),
+        ("zoo:digits", "no gradients"),
+        ("zoo:nothing", "nothing"),
+        ("zoo:wide", "a surrogate takes inputs in"),
+    ],
 )
 def test_a_surrogate_that_cannot_be_used_is_named_before_a_run_begins(
     hardpoint: Run, folder: Path, surrogates: str, message: str
@@ -231,3 +236,11 @@ def test_a_surrogate_that_cannot_be_used_is_named_before_a_run_begins(
     assert said.code == 2
     assert message in said.err
     assert not (folder / "runs").exists()
+
+
+def test_a_run_is_not_resumed_with_other_surrogates(hardpoint: Run, folder: Path) -> None:
+    words = (*BASIC[:-1], "linf:0.02", "--passes", "30", "--out", "run")
+    assert hardpoint(*words).code == 5  # the budget ran out
+    said = hardpoint(*words, "--resume", "--surrogates", "zoo:net")
+    assert said.code == 2
+    assert "surrogates" in said.err

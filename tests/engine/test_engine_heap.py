@@ -86,3 +86,9 @@ def test_other_c_libraries_are_left_alone(monkeypatch):
     monkeypatch.setattr(heap, "_of_glibc", lambda name: None)
     with heap.kept_memory():
         heap.keep_memory()
+
+
+@pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
+def test_settings_of_the_users_own_are_left_alone(monkeypatch, name):
+    monkeypatch.setenv(name, "1")
+    assert heap._of_glibc("mallopt") is None

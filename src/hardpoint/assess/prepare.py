@@ -98,6 +98,11 @@ class Prepared:
             "random": session.target.is_random,
             "samples": session.target.samples,
             "twin": {k: v for k, v in twin.describe().items() if k != "text"},
+            **(
+                {"surrogates": [model.describe() for model in session.surrogates]}
+                if session.surrogates
+                else {}
+            ),
         }
 
 
@@ -128,7 +133,7 @@ def prepare(
     diagnosis.raise_if_unusable()
     check_dataset(data, diagnosis.model.box, diagnosis.classes)
     check_target(threat, diagnosis.classes)
-    check_against(surrogates, sample, diagnosis.classes)
+    check_against(surrogates, sample, diagnosis.model.box, diagnosis.classes)
     stages = cascade(threat, mode, diagnosis.classes, queries=budget.queries, surrogates=surrogates)
     black_box = threat.access is not Access.GRADIENTS
     searched = limit_access(diagnosis.model, threat.access) if black_box else diagnosis.model

@@ -253,7 +253,7 @@ def check_together(
                 f"the model fails on inputs of shape {tuple(data.shape)}: {type(error).__name__}: {error}",
                 "give inputs of the shape it takes, or correct its forward()",
             ) from error
-        check_against(surrogates, x, classes)
+        check_against(surrogates, x, model.box, classes)
     for planned in threats:
         threat = Threat.of(planned.threat)
         if isinstance(threat.perturbation, FeatureEdits):

@@ -38,7 +38,11 @@ def read_range(value: Any) -> Any:
 
 def read_words(value: Any) -> Any:
     """A list of words, or the text ``a,b`` of an option or variable."""
-    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+    words = value.split(",") if isinstance(value, str) else value
+    if not isinstance(words, list | tuple):
+        return value
+    stripped = [word.strip() if isinstance(word, str) else word for word in words]
+    return [word for word in stripped if word != ""]
 
 
 def _rising(value: tuple[Any, Any]) -> tuple[Any, Any]:

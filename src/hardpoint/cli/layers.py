@@ -218,9 +218,10 @@ def _beside(layer: Layer, folder: Path) -> Layer:
         if key in layer and isinstance(layer[key].value, str):
             moved[key] = Entry(_from(folder, layer[key].value), layer[key].origin)
     for key in PATH_LISTS:
-        texts = read_words(layer[key].value) if key in layer else None
-        if isinstance(texts, list) and all(isinstance(text, str) for text in texts):
-            moved[key] = Entry([_from(folder, text) for text in texts], layer[key].origin)
+        value = layer[key].value if key in layer else None
+        if isinstance(value, str | list):  # anything else is refused where settings are checked
+            words = [_from(folder, word) if isinstance(word, str) else word for word in read_words(value)]
+            moved[key] = Entry(words, layer[key].origin)
     if "threats" in layer:
         threats = [
             {**t, "schema": str(folder / t["schema"])} if isinstance(t.get("schema"), str) else t

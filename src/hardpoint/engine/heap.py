@@ -5,12 +5,13 @@ meets fresh pages, which the system must clear first: a third to a half of a sma
 Other C libraries have no such settings, and are left alone.
 
 glibc does not tell how it was set before. What is set afterwards is what it comes to by itself in a process that has
-freed tensors of 32 MiB; settings that the program had made by ``mallopt`` or ``MALLOC_*`` are lost.
+freed tensors of 32 MiB. A program with settings of its own (``MALLOC_*``, ``GLIBC_TUNABLES``) keeps them.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ _KEPT = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1}
 # DEFAULT_MMAP_THRESHOLD_MAX of malloc.c, twice that, and the default
 _USUAL = {_MMAP_THRESHOLD: 32 * _MIB, _TRIM_THRESHOLD: 64 * _MIB, _MMAP_MAX: 65536}
 
+_OWN_SETTINGS = ("MALLOC_", "GLIBC_TUNABLES")
 _LOCK = threading.Lock()
 _inside = 0
 
@@ -69,7 +71,7 @@ def _give_back() -> None:
 
 
 def _of_glibc(name: str) -> Callable[..., int] | None:
-    if not sys.platform.startswith("linux"):
+    if not sys.platform.startswith("linux") or any(n.startswith(_OWN_SETTINGS) for n in os.environ):
         return None
     found: Callable[..., int] | None = getattr(ctypes.CDLL(None), name, None)
     return found

@@ -61,7 +61,7 @@ class Balls:
             *(Stage(attack, left=0.75) for attack in others),
             *(Stage(attack, left=0.5) for attack in self._nearest()),
             Stage(Square(queries=5000, rescale=False), left=0.5, rugged=True),
-            Stage(Memetic(), left=0.3, sampled=False, rugged=True),
+            Stage(Memetic(), left=0.3, rugged=True),
         )
 
     def extra(self) -> tuple[Attack, ...]:

@@ -62,16 +62,15 @@ def by_scores_only(pilot: Pilot, stages: tuple[StageRecord, ...], table: Table) 
 
     Where these break it too the gradients were sound and the search short; two inputs that none breaks show that
     gradients mislead there. It fails where they are surely more than the 0.2 % that AutoAttack's own check allows,
-    unless inputs drawn from those that a random search spared, all of which stood, show that it went far enough.
+    unless inputs drawn from those that the random search spared, all of which stood, show that it went far enough.
     """
     id, name = "HP317", "What random search breaks, gradients break too"
     attacks = [stage.attack for stage in pilot.session.every_stage[: len(stages)]]
     blind = [i for i, attack in enumerate(attacks) if not _only_climbs(attack)]
     if not blind or len(blind) == len(attacks):
         return not_run(id, name, 0.0, "the search had not both kinds of attack")
-    searches = [stages[i] for i in blind]
-    clean = any(s.sampled >= _CONTROL for s in searches) and not any(s.sampled_broken for s in searches)
-    went_far = clean or any(not s.spared for s in searches)
+    last = [stages[i] for i in blind if stages[i].inputs or not stages[i].spared][-1:]
+    went_far = any(not s.spared or (s.sampled >= _CONTROL and not s.sampled_broken) for s in last)
     every = np.flatnonzero((table.status == Status.BROKEN) & np.isin(table.stage, blind))
     fell = every[spread(len(every), _LOOKED_AT)] if len(every) else every
     left = np.ones(len(fell), dtype=bool)

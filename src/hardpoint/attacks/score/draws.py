@@ -8,23 +8,33 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-AHEAD = 32
-"""Turns that are drawn for at once. Draws belong to an input and a turn, so this changes none of them."""
+_MOST_TURNS, _MOST_LINES = 32, 2**14
 
 
-def each_turn_ahead(index: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
-    """``index`` and turn, int64 ``[n * AHEAD]``, for each of the turns of each input from its ``turn`` on."""
-    turns = turn.unsqueeze(1) + torch.arange(AHEAD, device=turn.device)
-    return index.repeat_interleave(AHEAD), turns.flatten()
+def turns_ahead(plane: tuple[int, int]) -> int:
+    """Turns that are drawn for at once: as many as take little memory beside an input of this height and width.
+
+    Draws belong to an input and a turn, so this changes none of them.
+
+    >>> turns_ahead((28, 28)), turns_ahead((1, 16_000))
+    (32, 1)
+    """
+    return max(1, min(_MOST_TURNS, _MOST_LINES // sum(plane)))
+
+
+def each_turn_ahead(index: Tensor, turn: Tensor, ahead: int) -> tuple[Tensor, Tensor]:
+    """``index`` and turn, int64 ``[n * ahead]``, for each of ``ahead`` turns of each input from its ``turn`` on."""
+    turns = turn.unsqueeze(1) + torch.arange(ahead, device=turn.device)
+    return index.repeat_interleave(ahead), turns.flatten()
 
 
 @dataclass(frozen=True)
 class Draws:
-    """The windows and signs of ``AHEAD`` turns of each input.
+    """The windows and signs of ``turns_ahead`` turns of each input.
 
     Attributes:
-        rows, columns: bool ``[n, AHEAD, uses, height]`` and ``[n, AHEAD, uses, width]``: where windows are.
-        sign: ``[n, AHEAD, channels, 1, 1]``.
+        rows, columns: bool ``[n, ahead, uses, height]`` and ``[n, ahead, uses, width]``: where windows are.
+        sign: ``[n, ahead, channels, 1, 1]``.
         since: int64 ``[n]``, the first of the turns.
     """
 
@@ -39,9 +49,9 @@ class Draws:
         """Windows of ``sizes`` rows and columns that begin at the shares ``begins`` of the room there is.
 
         Args:
-            begins: in [0, 1), float64 ``[n * AHEAD, uses, 2]``.
-            sizes: float64 ``[n * AHEAD, 1, 2]``.
-            sign: ``[n * AHEAD, channels, 1, 1]``.
+            begins: in [0, 1), float64 ``[n * ahead, uses, 2]``.
+            sizes: float64 ``[n * ahead, 1, 2]``.
+            sign: ``[n * ahead, channels, 1, 1]``.
             plane: height and width.
             since: int64 ``[n]``.
         """
@@ -52,12 +62,12 @@ class Draws:
         for axis, length in enumerate(plane):
             place = torch.arange(length, device=begins.device)
             lines.append((place >= start[..., axis : axis + 1]) & (place < end[..., axis : axis + 1]))
-        rows, columns, signs = (part.view(-1, AHEAD, *part.shape[1:]) for part in (*lines, sign))
+        rows, columns, signs = (part.view(len(since), -1, *part.shape[1:]) for part in (*lines, sign))
         return cls(rows, columns, signs, since)
 
     def cover(self, turn: Tensor) -> bool:
         """Whether the turns ``[n]`` are among those drawn for."""
-        return bool((turn - self.since < AHEAD).all())
+        return bool((turn - self.since < self.sign.shape[1]).all())
 
     def at(self, turn: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """For turns ``[n]``: a window per use, bool ``[n, 1, height, width]``, and signs ``[n, channels, 1, 1]``."""

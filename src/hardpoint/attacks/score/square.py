@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hardpoint.attacks.base import StandaloneAttack
 from hardpoint.attacks.planes import plane_of
-from hardpoint.attacks.score.draws import Draws, each_turn_ahead
+from hardpoint.attacks.score.draws import Draws, each_turn_ahead, turns_ahead
 from hardpoint.attacks.score.lengths import unit_change
 from hardpoint.core.access import Access
 from hardpoint.core.errors import ThreatError
@@ -140,7 +140,7 @@ class Square(StandaloneAttack):
     def _draws(self, task: Task) -> Draws:
         """What is drawn for the turns from ``task.turn`` on."""
         channels, height, width = plane_of(tuple(task.x.shape[1:]))
-        index, turn = each_turn_ahead(task.index, task.turn)
+        index, turn = each_turn_ahead(task.index, task.turn, turns_ahead((height, width)))
         marks, by_halvings = self._sizes(height, width, task.x.device)
         position = turn.double() * (10_000 / self.queries if self.rescale else 1.0)
         sizes = by_halvings[torch.bucketize(position, marks)]

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hardpoint.core.box import UNBOUNDED
-from hardpoint.core.errors import HardpointError, ThreatError
+from hardpoint.core.box import UNBOUNDED, Box
+from hardpoint.core.errors import HardpointError, ModelError, ThreatError
 from hardpoint.core.rows import per_row
 from hardpoint.engine.attack import Task
 from hardpoint.engine.guard import frozen_parameters, refuse_training_layers
@@ -33,7 +33,10 @@ def load_surrogates(given: Any) -> tuple[Differentiable, ...]:
         raise ThreatError("there is no surrogate", "give at least one model of your own")
     models = []
     for spec in several:
-        model = load_model(spec, usual_range=UNBOUNDED)
+        try:
+            model = load_model(spec, usual_range=UNBOUNDED)
+        except ModelError as error:
+            raise ModelError(f"a surrogate cannot be loaded: {error.what}", error.cure) from error
         if not isinstance(model, Differentiable):
             raise ThreatError(
                 f"the surrogate {type(model).__name__} has no gradients", "use a torch or ONNX model"
@@ -43,21 +46,22 @@ def load_surrogates(given: Any) -> tuple[Differentiable, ...]:
     return tuple(models)
 
 
-def check_surrogates(models: tuple[Differentiable, ...], task: Task) -> None:
-    """Raise ``ThreatError`` for a surrogate that takes other inputs than the target, ``ModelInTrainingMode`` for one
-    that was put into training mode since it was loaded."""
+def check_surrogates(models: tuple[Differentiable, ...], box: Box) -> None:
+    """Raise ``ThreatError`` for a surrogate that takes inputs in another range than the target's ``box``,
+    ``ModelInTrainingMode`` for one that was put into training mode since it was loaded."""
     for model in models:
         refuse_training_layers(model.module)
-        if model.box.is_bounded and model.box.describe() != task.box.describe():
+        if model.box.is_bounded and model.box.describe() != box.describe():
             raise ThreatError(
-                f"a surrogate takes inputs in {model.box.describe()}, the target in {task.box.describe()}",
+                f"a surrogate takes inputs in {model.box.describe()}, the target in {box.describe()}",
                 "wrap the surrogate so that it takes what the target takes",
             )
 
 
-def check_against(models: tuple[Differentiable, ...], x: Tensor, classes: int | None) -> None:
-    """Raise ``ThreatError`` for a surrogate that cannot take the target's inputs ``x``, or has other classes than its
-    ``classes``, where these are known."""
+def check_against(models: tuple[Differentiable, ...], x: Tensor, box: Box, classes: int | None) -> None:
+    """As ``check_surrogates``, and raise ``ThreatError`` for a surrogate that cannot take the target's inputs ``x``, or
+    has other classes than its ``classes``, where these are known."""
+    check_surrogates(models, box)
     for model in models:
         try:
             found = model.scores(x[:1].to(getattr(model, "device", x.device))).shape[1]

@@ -127,7 +127,7 @@ class Transfer(StandaloneAttack):
         return math.prod(processor.copies for processor in self.processors)
 
     def start(self, task: Task) -> TransferState:
-        check_surrogates(self.surrogates, task)
+        check_surrogates(self.surrogates, task.box)
         for processor in self.processors:
             processor.check(task)
         slots = sum(processor.remembers for processor in self.processors)
