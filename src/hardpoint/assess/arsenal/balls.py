@@ -30,8 +30,8 @@ from hardpoint.threats import L0, L1, L2, Linf, Perturbation
 @dataclass(frozen=True)
 class Balls:
     """Orders, lengths and limits come from the experiment in docs/cascade.md; attacks and budgets of ``standard`` are
-    AutoAttack's (Croce and Hein, ICML 2020), and then what ``fast`` ends with, lest the dearer mode find less. In L0,
-    which FAB does not know, sigma-zero stands for it."""
+    AutoAttack's (Croce and Hein, ICML 2020), between what ``fast`` begins and ends with, lest the dearer mode find
+    less. In L0, which FAB does not know, sigma-zero stands for it."""
 
     perturbation: Perturbation
     targets: int
@@ -44,8 +44,7 @@ class Balls:
         own = (Stage(SigmaZero(steps=100)),) if isinstance(self.perturbation, L0) else ()
         near, far = probes(self.targets)
         return (
-            Stage(PGD(steps=10, loss="margin", decay=True)),
-            Stage(APGD(loss="ce", steps=30)),
+            *self._sweep(),
             *own,
             Stage(near, left=0.5),
             Stage(far, left=0.25),
@@ -56,13 +55,18 @@ class Balls:
     def standard(self) -> tuple[Stage, ...]:
         best, *others = targeted(self.targets)
         return (
+            *self._sweep(),
             Stage(APGD(loss="ce", steps=100)),
             Stage(best),
             *(Stage(attack, left=0.75) for attack in others),
             *(Stage(attack, left=0.5) for attack in self._nearest()),
-            Stage(Square(queries=5000, rescale=False), left=0.5, rugged=True),
+            Stage(Square(queries=5000, rescale=False), left=0.5),
             Stage(Memetic(), left=0.3, rugged=True),
         )
+
+    def _sweep(self) -> tuple[Stage, ...]:
+        """Two short searches that break most of what falls, and tell by how they differ where there are many optima."""
+        return Stage(PGD(steps=10, loss="margin", decay=True)), Stage(APGD(loss="ce", steps=30))
 
     def extra(self) -> tuple[Attack, ...]:
         return (*longer(self.targets), *self._minimal())
