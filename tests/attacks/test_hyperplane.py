@@ -9,8 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import hardpoint as hp
+from hardpoint.attacks import FAB
+from hardpoint.attacks.minimal import nearest
 from hardpoint.attacks.minimal.hyperplane import onto_hyperplane
 from hardpoint.attacks.minimal.norms import Norm
+from hardpoint.models.torch import TorchModel
+from small_models import labelled, mlp, rand
 
 PACED = [Norm.LINF, Norm.L2]
 NUMBERS = st.floats(-4, 4).map(lambda v: round(v, 3))
@@ -95,3 +100,17 @@ def test_kinks_of_very_different_sizes_end(norm):
 def test_it_ends_whatever_the_gap(norm, gap):
     d, _ = onto_hyperplane(norm, torch.ones(1, 3), torch.tensor([gap]), -torch.ones(1, 3), torch.ones(1, 3))
     assert d.shape == (1, 3)
+
+
+def test_a_boundary_that_is_pursued_alone_is_not_measured(monkeypatch):
+    """Its distance decides nothing, and took most of FAB's time on pictures."""
+
+    def measured(*_: object) -> torch.Tensor:
+        raise AssertionError
+
+    monkeypatch.setattr(nearest, "distance_ahead", measured)
+    net, x = mlp(), rand(8, 8)
+    y, ball = labelled(net, x), hp.Linf(0.3)
+    assert FAB(steps=10, targets=3)(TorchModel(net), x, y, ball).broken.any()
+    with pytest.raises(AssertionError):
+        FAB(steps=10)(TorchModel(net), x, y, ball)

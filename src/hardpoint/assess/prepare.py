@@ -98,12 +98,13 @@ class Prepared:
             "random": session.target.is_random,
             "samples": session.target.samples,
             "twin": {k: v for k, v in twin.describe().items() if k != "text"},
-            **(
-                {"surrogates": [model.describe() for model in session.surrogates]}
-                if session.surrogates
-                else {}
-            ),
+            **self._surrogates(),
         }
+
+    def _surrogates(self) -> dict[str, Any]:
+        """Nothing where there are none, as in folders that were begun before surrogates were told."""
+        told = [model.describe() for model in self.session.surrogates]
+        return {"surrogates": told} if told else {}
 
 
 def prepare(

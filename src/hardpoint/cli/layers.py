@@ -265,7 +265,11 @@ def _explained(where: tuple[int | str, ...], message: str, value: Any, layer: La
         entry = layer[key]
         value = entry.value
     shown = f" = {value!r}" if not isinstance(value, dict) else ""
-    cure = message.replace("Value error, ", "give ").replace("Input should be", "give")
+    cure = (
+        message.replace("Value error, ", "give ")
+        .replace("Input should be", "give")
+        .replace("a valid tuple", "a list")
+    )
     cure = cure[0].lower() + cure[1:]
     return ConfigError(f"{entry.origin}: {key}{shown}"[:200], cure)
 

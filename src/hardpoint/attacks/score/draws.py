@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-_MOST_TURNS, _MOST_LINES = 32, 2**14
+_MOST_TURNS = 32
+_MOST_LINES = 2**14  # rows and columns, a byte each, held for one input and use
 
 
 def turns_ahead(plane: tuple[int, int]) -> int:
