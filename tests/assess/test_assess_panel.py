@@ -11,6 +11,7 @@ from torch import nn
 
 import hardpoint as hp
 from hardpoint.assess import Mode, run
+from hardpoint.assess.arsenal import arsenal_for
 from hardpoint.assess.cascade import cascade
 from hardpoint.assess.panel import Strength, budgets, measure_strength, noise, others, residual
 from hardpoint.assess.panel.binarisation import binarisation, last_linear
@@ -181,6 +182,11 @@ def test_the_residual_counts_each_drawn_input_once_and_forgets_whom_a_later_stag
     two = (stage(100, 0), stage(11, 1, spared=89, sampled=1, sampled_broken=1), stage(11, 1, 88, 1, 1))
     assert "of 2 drawn from such 2 fell" in residual.residual(two).explanation
     assert residual.residual(two).verdict is Verdict.WARN
+    long_ago = residual.residual((stage(100, 0), *two[1:], stage(98, 0), stage(10, 0, spared=88)))
+    assert "88 stood too far" in long_ago.explanation  # that those 89 were spared at first is settled
+    assert long_ago.verdict is Verdict.PASS
+    idle = residual.residual((*two[:1], stage(20, 0, spared=80), stage(0, 0, spared=100)))
+    assert "80 stood too far" in idle.explanation  # a stage that was not due spared nobody
     met = residual.residual((*two, stage(98, 0)))
     assert met.verdict is Verdict.PASS
     assert met.measured == 0.0
@@ -267,6 +273,14 @@ def test_the_last_random_search_draws_a_control(ball, mode):
         -1
     ]
     assert last.sampled
+
+
+@pytest.mark.parametrize(
+    "allowed", [hp.Linf(0.1), hp.L2(0.5), hp.L0(3), hp.Patch(0.05), hp.Colour(0.1), hp.Flow(1.0)], ids=str
+)
+def test_what_random_search_broke_meets_gradient_attacks_of_every_kind(allowed):
+    """Without any, all that it broke would count as missed by gradients."""
+    assert any(others._only_climbs(attack) for attack in arsenal_for(allowed, 10).extra())
 
 
 def test_a_few_among_thousands_warn_without_widening():

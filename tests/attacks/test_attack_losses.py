@@ -131,6 +131,7 @@ SAFE = [
     APGD(steps=12, loss="dlr"),
     APGD(steps=12, loss="dlr", target_rank=1),
     MultiTargeted(targets=3, probe_steps=2, top=2, steps=6),
+    MultiTargeted(targets=3, probe_steps=2, top=2, steps=3, restarts=2),
     Square(queries=30),
     HopSkipJump(queries=80),
 ]
@@ -244,6 +245,7 @@ def test_what_cannot_be_attacked_is_refused_with_the_cure(attack, model, x, y, k
         (lambda: MultiTargeted(targets=0), ThreatError),
         (lambda: MultiTargeted(probe_steps=0), ThreatError),
         (lambda: MultiTargeted(targets=2, top=3), ThreatError),
+        (lambda: MultiTargeted(restarts=0), ThreatError),
         (lambda: Square(queries=0), ThreatError),
         (lambda: Square(p_init=0), ThreatError),
         (lambda: HopSkipJump(queries=0), ThreatError),
@@ -290,3 +292,17 @@ def test_a_budget_of_nothing_breaks_nothing():
         result = attack(NET, X, Y, Threat(Linf(0.0), access=attack.needs))
         assert not result.broken.any()
         assert torch.equal(result.adversarial, X)
+
+
+def test_restarts_pursue_the_same_targets_from_other_starts():
+    attack = MultiTargeted(targets=3, probe_steps=2, top=2, steps=3, restarts=2)
+    assert attack.turns == 3 * 3 + 2 * 2 * 4
+    assert attack.name == "MultiTargeted 3×2 + 2×(2×3)"
+    order = torch.tensor([[3, 1, 2]])
+    first_turns = torch.tensor([0, 3, 6, 9, 13, 17, 21])
+    legs, taken, _ = attack._place(first_turns)
+    assert taken.tolist() == [0] * 7
+    assert [int(attack._rank(leg[None], order)) for leg in legs] == [1, 2, 3, 3, 1, 3, 1]
+    once = MultiTargeted(targets=3, probe_steps=2, top=2, steps=3)
+    assert once.name == "MultiTargeted 3×2 + 2×3"
+    assert once.turns == 3 * 3 + 2 * 4

@@ -28,8 +28,8 @@ from hardpoint.threats.threat import Threat
 class Mode(Enum):
     """How hard to try.
 
-    ``FAST``: short attacks ordered by what they break per pass. ``STANDARD``: AutoAttack's attacks (Croce and Hein,
-    ICML 2020) with its budgets: APGD-CE, APGD-T, FAB-T and Square. ``THOROUGH``: both on every input, however far it
+    ``FAST``: short attacks ordered by what they break per pass. ``STANDARD``: then AutoAttack's (Croce and Hein, ICML
+    2020) with its budgets: APGD-CE, APGD-T, FAB-T and Square. ``THOROUGH``: all of them on every input, however far it
     stands, with restarts, minimal-norm and decision-based attacks.
     """
 
@@ -89,11 +89,12 @@ def cascade(
     arsenal, thorough = arsenal_for(threat.perturbation, classes), mode is Mode.THOROUGH
     transfer = transfers(surrogates)
     if threat.access is Access.GRADIENTS:
-        fast, standard = arsenal.fast(), arsenal.standard()
+        stages = arsenal.fast()
+        if mode is not Mode.FAST:
+            stages += arsenal.further()
         if thorough:
-            once = dict.fromkeys(stage.attack for stage in (*fast, *standard))
-            fast = everyone(*once, *arsenal.extra(), *transfer)
-        stages = standard if mode is Mode.STANDARD else fast
+            attacks = (*(stage.attack for stage in stages), *arsenal.extra(), *transfer)
+            stages = everyone(*dict.fromkeys(attacks))
         if getattr(threat.goal, "refusal", None) is None:
             return stages
         sparing = [i for i, stage in enumerate(stages) if not stage.meets_all]
@@ -124,5 +125,5 @@ def wider(threat: Threat, mode: Mode, classes: int | None) -> tuple[Stage, ...]:
     if threat.access is not Access.GRADIENTS:
         return ()
     whole = [stage.attack for stage in cascade(threat, mode, classes) if stage.meets_all]
-    attacks = (stage.attack for stage in cascade(threat, Mode.STANDARD, classes))
+    attacks = dict.fromkeys(stage.attack for stage in cascade(threat, Mode.STANDARD, classes))
     return everyone(*(attack for attack in attacks if attack not in whole))

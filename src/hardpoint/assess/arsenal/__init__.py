@@ -25,12 +25,14 @@ class Arsenal(Protocol):
         """Ordered by what they break per pass."""
         ...
 
-    def standard(self) -> tuple[Stage, ...]:
-        """The protocol of the literature with its budgets."""
+    def further(self) -> tuple[Stage, ...]:
+        """What ``standard`` does after that: the literature's attacks with its budgets; none where ``fast`` tries
+        everything."""
         ...
 
     def extra(self) -> tuple[Attack, ...]:
-        """Further ideas for what is left."""
+        """Other ideas for what is left, the longest gradient attacks among them: what none of these breaks, gradients
+        miss (HP317)."""
         ...
 
     def evasions(self) -> tuple[Attack, ...]:

@@ -29,9 +29,9 @@ from hardpoint.threats import L0, L1, L2, Linf, Perturbation
 
 @dataclass(frozen=True)
 class Balls:
-    """Orders, lengths and limits come from the experiment in docs/cascade.md; attacks and budgets of ``standard`` are
-    AutoAttack's (Croce and Hein, ICML 2020), between what ``fast`` begins and ends with, lest the dearer mode find
-    less. In L0, which FAB does not know, sigma-zero stands for it."""
+    """Orders, lengths and limits come from the experiment in docs/cascade.md. After ``fast`` come AutoAttack's attacks
+    with its budgets (Croce and Hein, ICML 2020), and other starts for what lies nearest. In L0, which FAB does not
+    know, sigma-zero stands for it."""
 
     perturbation: Perturbation
     targets: int
@@ -44,7 +44,8 @@ class Balls:
         own = (Stage(SigmaZero(steps=100)),) if isinstance(self.perturbation, L0) else ()
         near, far = probes(self.targets)
         return (
-            *self._sweep(),
+            Stage(PGD(steps=10, loss="margin", decay=True)),
+            Stage(APGD(loss="ce", steps=30)),
             *own,
             Stage(near, left=0.5),
             Stage(far, left=0.25),
@@ -52,21 +53,16 @@ class Balls:
             Stage(Memetic(), left=0.3, pays=0.03),
         )
 
-    def standard(self) -> tuple[Stage, ...]:
+    def further(self) -> tuple[Stage, ...]:
         best, *others = targeted(self.targets)
         return (
-            *self._sweep(),
             Stage(APGD(loss="ce", steps=100)),
             Stage(best),
             *(Stage(attack, left=0.75) for attack in others),
-            *(Stage(attack, left=0.5) for attack in self._nearest()),
-            Stage(Square(queries=5000, rescale=False), left=0.5),
-            Stage(Memetic(), left=0.3, rugged=True),
+            *(Stage(attack, left=0.3) for attack in self._nearest()),
+            Stage(Square(queries=5000, rescale=False), left=0.3, rugged=True),
+            Stage(restarted(self.targets), left=0.1),
         )
-
-    def _sweep(self) -> tuple[Stage, ...]:
-        """Two short searches that break most of what falls, and tell by how they differ where there are many optima."""
-        return Stage(PGD(steps=10, loss="margin", decay=True)), Stage(APGD(loss="ce", steps=30))
 
     def extra(self) -> tuple[Attack, ...]:
         return (*longer(self.targets), *self._minimal())
@@ -108,8 +104,10 @@ class Balls:
                     SurFree(queries=2000),
                     HopSkipJump(queries=2000),
                 )
-            case L1() | L0():
+            case L1():
                 return (FMN(steps=500),)
+            case L0():
+                return FMN(steps=500), SigmaZero(steps=300)
         return ()
 
 
@@ -126,6 +124,13 @@ def probes(targets: int) -> tuple[Attack, Attack]:
         MultiTargeted(targets=targets, probe_steps=5, top=min(3, targets), steps=25),
         MultiTargeted(targets=targets, probe_steps=10, top=min(4, targets), steps=100),
     )
+
+
+def restarted(targets: int) -> Attack:
+    """Other starts: what lies nearest falls from some of them only."""
+    if targets == 1:
+        return PGD(steps=100, loss="margin", restarts=12)
+    return MultiTargeted(targets=targets, probe_steps=10, top=min(4, targets), steps=100, restarts=3)
 
 
 def longer(targets: int) -> tuple[Attack, ...]:

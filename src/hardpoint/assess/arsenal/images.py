@@ -27,7 +27,7 @@ class Patches:
             Stage(PatchSearch(queries=1000), left=0.1, sampled=False, rugged=True),
         )
 
-    def standard(self) -> tuple[Stage, ...]:
+    def further(self) -> tuple[Stage, ...]:
         return everyone(
             PatchAttack(locations=16, steps=50),
             PatchAttack(locations=16, steps=50, loss="ce"),
@@ -67,8 +67,8 @@ class Turns:
     def fast(self) -> tuple[Stage, ...]:
         return (Stage(self._all),)
 
-    def standard(self) -> tuple[Stage, ...]:
-        return self.fast()
+    def further(self) -> tuple[Stage, ...]:
+        return ()
 
     def extra(self) -> tuple[Attack, ...]:
         return ()
@@ -99,7 +99,7 @@ class Parameters:
             Stage(ParameterSearch(queries=1000), left=0.5, rugged=True),
         )
 
-    def standard(self) -> tuple[Stage, ...]:
+    def further(self) -> tuple[Stage, ...]:
         return everyone(
             ParameterAscent(steps=100, restarts=5),
             ParameterAscent(steps=100, restarts=2, loss="ce"),

@@ -33,7 +33,7 @@ class Tables:
             Stage(TableSearch(queries=2000), left=0.1, sampled=False, rugged=True),
         )
 
-    def standard(self) -> tuple[Stage, ...]:
+    def further(self) -> tuple[Stage, ...]:
         return everyone(
             APGD(loss="ce", steps=100),
             *targeted(self.targets),
@@ -44,7 +44,7 @@ class Tables:
         )
 
     def extra(self) -> tuple[Attack, ...]:
-        return longer(self.targets)
+        return (*longer(self.targets), CAPGD(steps=300, random_start=True))
 
     def evasions(self) -> tuple[Attack, ...]:
         return CAPGD(loss="selective", steps=50), CAPGD(loss="bare", steps=50)

@@ -58,7 +58,8 @@ def by_scores(pilot: Pilot) -> Check:
 
 
 def by_scores_only(pilot: Pilot, stages: tuple[StageRecord, ...], table: Table) -> Check:
-    """C5 on all inputs: what random search broke after gradient attacks is given to the longest gradient attacks.
+    """C5 on all inputs: what random search broke after gradient attacks is given to the gradient attacks that
+    ``thorough`` adds, the longest there are.
 
     Where these break it too the gradients were sound and the search short; two inputs that none breaks show that
     gradients mislead there. It fails where they are surely more than the 0.2 % that AutoAttack's own check allows,
@@ -76,7 +77,7 @@ def by_scores_only(pilot: Pilot, stages: tuple[StageRecord, ...], table: Table) 
     left = np.ones(len(fell), dtype=bool)
     if len(fell):
         again = Pilot.at(pilot.session, table, fell)
-        for attack in (*(stage.attack for stage in pilot.arsenal.standard()), *pilot.arsenal.extra()):
+        for attack in pilot.arsenal.extra():
             if _only_climbs(attack):
                 left &= ~again.broken_by(attack, pilot.session.threat, left)
     missed, n = int(left.sum()), stages[0].inputs

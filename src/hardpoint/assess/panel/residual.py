@@ -27,9 +27,13 @@ def residual(stages: tuple[StageRecord, ...], exhaustive: bool = False) -> Check
     rate = Rate.of(last.broken, first.inputs)
     fell = drawn = spared = 0
     if last.spared:  # else the last stage met everyone, and whom earlier ones spared is no longer a question
-        before = list(itertools.accumulate((s.sampled_broken for s in stages), initial=0))
-        fell, spared = before[-1], max(s.spared for s in stages)
-        drawn = max(seen + s.sampled for seen, s in zip(before, stages, strict=False))
+        latest = max((i for i, s in enumerate(stages) if not s.spared), default=0)
+        since = [
+            s for s in stages[latest:] if s.inputs
+        ]  # one that met everyone settles what was spared before
+        before = list(itertools.accumulate((s.sampled_broken for s in since), initial=0))
+        fell, spared = before[-1], max(s.spared for s in since)
+        drawn = max(seen + s.sampled for seen, s in zip(before, since, strict=False))
     missed = fell * (1 / QUOTA - 1) / first.inputs
     words = f"{last.name} broke {last.broken} of the {last.inputs} inputs that it met"
     if spared:

@@ -42,6 +42,7 @@ class MultiTargeted(StandaloneAttack):
         probe_steps: gradient steps per probe.
         top: targets to pursue.
         steps: gradient steps per pursuit.
+        restarts: pursuits of each of these targets, in the same order, from starts of their own.
 
     >>> MultiTargeted(targets=9, probe_steps=5, top=3, steps=25).turns
     132
@@ -51,23 +52,28 @@ class MultiTargeted(StandaloneAttack):
     probe_steps: int = 5
     top: int = 3
     steps: int = 25
+    restarts: int = 1
     needs: ClassVar[Access] = Access.GRADIENTS
 
     def __post_init__(self) -> None:
-        if min(self.targets, self.probe_steps, self.top, self.steps) < 1 or self.top > self.targets:
+        least = min(self.targets, self.probe_steps, self.top, self.steps, self.restarts)
+        if least < 1 or self.top > self.targets:
             raise ThreatError(
                 f"MultiTargeted(targets={self.targets}, probe_steps={self.probe_steps}, top={self.top}, "
-                f"steps={self.steps})",
+                f"steps={self.steps}, restarts={self.restarts})",
                 "give whole numbers of 1 or more, and top at most targets",
             )
 
     @property
     def turns(self) -> int:
-        return self.targets * (self.probe_steps + 1) + self.top * (self.steps + 1)
+        return self.targets * (self.probe_steps + 1) + self.restarts * self.top * (self.steps + 1)
 
     @property
     def name(self) -> str:
-        return f"MultiTargeted {self.targets}×{self.probe_steps} + {self.top}×{self.steps}"
+        pursuits = f"{self.top}×{self.steps}"
+        if self.restarts > 1:
+            pursuits = f"{self.restarts}×({pursuits})"
+        return f"MultiTargeted {self.targets}×{self.probe_steps} + {pursuits}"
 
     def start(self, task: Task) -> MultiTargetedState:
         gain = torch.full((len(task), self.targets), -torch.inf, dtype=torch.float64, device=task.x.device)
@@ -88,7 +94,8 @@ class MultiTargeted(StandaloneAttack):
 
     def _rank(self, leg: Tensor, order: Tensor) -> Tensor:
         """int64 ``[n]``: the rank of the target of each input's leg."""
-        pursuit = order.gather(1, (leg - self.targets).clamp(0, self.targets - 1).unsqueeze(1)).squeeze(1)
+        pursued = (leg - self.targets).clamp_min(0) % self.top
+        pursuit = order.gather(1, pursued.unsqueeze(1)).squeeze(1)
         return torch.where(leg < self.targets, leg + 1, pursuit)
 
     def objective(self, scores: Tensor, task: Task, state: MultiTargetedState) -> Tensor:
