@@ -133,6 +133,10 @@ class Rng:
         top = torch.as_tensor(high, device=index.device)
         return torch.minimum((u * top).floor().to(torch.int64), top - 1)
 
+    def torch_seed(self) -> int:
+        """A seed for torch's own generators, another for each seed and stream."""
+        return int(self.integers(torch.zeros(1, dtype=torch.int64), 2**53))
+
 
 def split_rows(n: int, share: float, rng: Rng) -> tuple[Tensor, Tensor]:
     """Two int64 lists of positions, the second a ``share`` of ``n`` and at least one, drawn by ``rng``; both in order.

@@ -126,7 +126,7 @@ class Trainer:
         self.memory: Memory | None = None
         if carrying(recipe) is not None:
             self.memory = Memory(len(lesson.data), lesson.data.shape, training.augment)
-        self.watch = Watch()
+        self.watch = Watch() if self.memory is None else Watch(always=None)
         self._safe: dict[str, Tensor] | None = None
         self.alarms = 0
 
@@ -167,7 +167,7 @@ class Trainer:
     def _epoch(self, number: int) -> None:
         began, sums = time.monotonic(), _Sums()
         rng = Rng(self.seed).fork("epoch").fork(number)
-        source = torch.Generator().manual_seed(_drawn_seed(rng.fork("order")))
+        source = torch.Generator().manual_seed(rng.fork("order").torch_seed())
         order = self.lesson.rows[torch.randperm(len(self.lesson.rows), generator=source)]
         batches = chunks(order, self.training.batch_size)
         if len(batches) > 1 and len(batches[-1]) == 1 < len(batches[0]):  # batch norms cannot learn from one
@@ -176,7 +176,7 @@ class Trainer:
         offset: Tensor | None = None
         own = rng if self.ranks.is_first else rng.fork(f"rank {self.ranks.rank}")
         self.module.train()
-        with full_precision(), preserved_random_state(seed=_drawn_seed(own)):
+        with full_precision(), preserved_random_state(seed=own.torch_seed()):
             for turn, rows in enumerate(batches):
                 if len(rows) != len(batches[turn - 1]):
                     offset = None
@@ -409,14 +409,9 @@ class Trainer:
         )
         self.best, self._safe = known.part("best"), known.part("safe") or None
         self.history = tuple(Epoch.from_json(epoch) for epoch in known.facts["history"])
-        self.watch = Watch(**known.facts["watch"])
+        self.watch = Watch.from_json(known.facts["watch"])
         self.alarms = int(known.facts["alarms"])
         for _ in range(self.alarms):
             self.recipe = longer(self.recipe)
         if self.memory is not None:
             self.memory.offsets.copy_(known.tensors["memory/offsets"])
-
-
-def _drawn_seed(rng: Rng) -> int:
-    """A seed for torch's generators; what ``fork`` makes of a name is the same under every seed."""
-    return int(rng.integers(torch.zeros(1, dtype=torch.int64), 2**53))

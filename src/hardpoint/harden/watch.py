@@ -4,21 +4,22 @@ A network trained with one step can learn to bend its loss so that the one step 
 and under any other attack falls to nothing within a few dozen updates (catastrophic overfitting, Wong, Rice and Kolter,
 ICLR 2020). Before it does, the slope at the end of the step turns away from the slope it was taken along
 (Andriushchenko and Flammarion, "Understanding and improving fast adversarial training", NeurIPS 2020). And one more
-step from the example breaks what the example left standing. Both take one gradient at the examples of a few inputs.
+step from the example breaks what the example left standing: much at once where training collapses, and some of it all
+the time where one step never was enough. Both take one gradient at the examples of a few inputs.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 _MEMORY = 0.9
 _SETTLED = 30
-_SHORT_MEMORY = 0.8
-_FIRST = 8
 
 
 def agreement(before: Tensor, after: Tensor) -> float:
@@ -31,16 +32,13 @@ def agreement(before: Tensor, after: Tensor) -> float:
 
 
 @dataclass
-class Watch:
-    """Two moving averages: the agreement, against its usual height, and the share of inputs that stand under the
-    examples and one step further.
+class Shortfall:
+    """By how much examples fall short of what one more step does: moving averages of the shares of inputs that stand
+    under the examples and one step further.
 
     Attributes:
-        least: the share of the usual height below which it raises the alarm.
-        floor: the height below which it does, whatever is usual: slopes that have nothing to do with one another.
-        level: the moving average, NaN before the first update.
-        usual: the highest that it has been.
-        seen: agreements since it began.
+        memory: of the averages; the first looks all count alike.
+        first: looks that are not believed.
         left: the share of the inputs right under the examples that must be right one step further.
         gap: the share of all inputs that such a step must break besides, so that a few are no reason.
         standing: the share right under the examples.
@@ -48,16 +46,70 @@ class Watch:
         looks: since it began.
     """
 
+    memory: float
+    first: int
+    left: float
+    gap: float
+    standing: float = 0.0
+    further: float = 0.0
+    looks: int = 0
+
+    def met(self, standing: float, further: float) -> bool:
+        """Take in the shares of one look; True where the examples fall short."""
+        self.looks += 1
+        keep = min(self.memory, 1 - 1 / self.looks)
+        self.standing = keep * self.standing + (1 - keep) * standing
+        self.further = keep * self.further + (1 - keep) * further
+        broken = self.standing - self.further
+        return self.looks > self.first and broken > max(self.gap, (1 - self.left) * self.standing)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the examples do what they are for, with something to spare."""
+        return self.looks > self.first and self.further >= (self.left + 0.1) * self.standing
+
+    def begin_again(self) -> None:
+        """Forget all looks."""
+        self.standing, self.further, self.looks = 0.0, 0.0, 0
+
+
+def _at_once() -> Shortfall:
+    return Shortfall(memory=0.8, first=8, left=0.65, gap=0.1)
+
+
+def _always() -> Shortfall:
+    return Shortfall(memory=0.95, first=30, left=0.85, gap=0.07)
+
+
+@dataclass
+class Watch:
+    """Whether single steps still do what they are for: a moving average of the agreement, against its usual height, and
+    by how much examples fall short.
+
+    Attributes:
+        least: the share of the usual height below which it raises the alarm.
+        floor: the height below which it does, whatever is usual: slopes that have nothing to do with one another.
+        level: the moving average, NaN before the first update.
+        usual: the highest that it has been.
+        seen: agreements since it began.
+        at_once: examples that suddenly fall far short.
+        always: examples that fall short look after look; None where they grow over the epochs and may do so at first.
+    """
+
     least: float = 0.5
     floor: float = 0.1
     level: float = math.nan
     usual: float = math.nan
     seen: int = 0
-    left: float = 0.65
-    gap: float = 0.1
-    standing: float = 0.0
-    further: float = 0.0
-    looks: int = 0
+    at_once: Shortfall = field(default_factory=_at_once)
+    always: Shortfall | None = field(default_factory=_always)
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Watch:
+        """What ``dataclasses.asdict`` told of another."""
+        always = told["always"]
+        parts = {"at_once": Shortfall(**told["at_once"]), "always": always and Shortfall(**always)}
+        return cls(**{**told, **parts})
 
     def saw(self, value: float) -> bool:
         """Take in the agreement of one update; True where it has fallen."""
@@ -71,23 +123,21 @@ class Watch:
 
     def met(self, standing: float, further: float) -> bool:
         """Take in the shares of inputs right under the examples, and under those one step further; True where the
-        examples do not attack any more."""
-        self.looks += 1
-        keep = 0.0 if self.looks == 1 else _SHORT_MEMORY
-        for name, value in (("standing", standing), ("further", further)):
-            setattr(self, name, value if not keep else keep * getattr(self, name) + (1 - keep) * value)
-        broken = self.standing - self.further
-        return self.looks > _FIRST and broken > max(self.gap, (1 - self.left) * self.standing)
+        examples do not attack any more, or never did enough."""
+        suddenly = self.at_once.met(standing, further)
+        return (self.always is not None and self.always.met(standing, further)) or suddenly
 
     @property
     def is_sound(self) -> bool:
         """Whether this is a good moment to come back to."""
-        holds = self.looks > _FIRST and self.further >= (self.left + 0.1) * self.standing
+        holds = self.at_once.is_sound
         if self.seen <= _SETTLED:
             return holds
-        return (holds or not self.looks) and self.level > 0.8 * self.usual
+        return (holds or not self.at_once.looks) and self.level > 0.8 * self.usual
 
     def begin_again(self) -> None:
         """Forget all; the search that is watched is another one now."""
         self.level, self.usual, self.seen = math.nan, math.nan, 0
-        self.standing, self.further, self.looks = 0.0, 0.0, 0
+        self.at_once.begin_again()
+        if self.always is not None:
+            self.always.begin_again()

@@ -70,8 +70,8 @@ class Session:
         """The network of a trial before training; the baseline's weights are those it has."""
         if proposal is None:
             return replace(self.baseline, module=copy.deepcopy(self.baseline.module))
-        seed = Rng(self.seed).fork("weights").fork(number).integers(torch.zeros(1, dtype=torch.int64), 2**53)
-        with preserved_random_state(seed=int(seed)):
+        seed = Rng(self.seed).fork("weights").fork(number).torch_seed()
+        with preserved_random_state(seed=seed):
             built = proposal.architecture.build()
         return replace(self.baseline, module=built.to(self.baseline.device).eval())
 
