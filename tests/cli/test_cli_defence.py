@@ -78,6 +78,7 @@ def test_parts_in_one_word() -> None:
         ("median:size=2:size=3", "says size twice"),
         ("standardise:x=1", "option 'x' is unknown; write standardise alone"),
         ("median:", "option '' is unknown"),
+        ("denoiser:file", "file has no value"),
     ],
 )
 def test_near_misses_are_named(text: str, message: str) -> None:
@@ -90,7 +91,10 @@ def test_every_option_is_one_of_its_class() -> None:
     for module, kinds in ((defenses, STAGES), (detectors, DETECTORS)):
         for word, kind in kinds.items():
             made = getattr(module, kind.name)
-            if word not in special:
+            if kind.is_loaded:
+                assert set(kind.known) == {"file"}
+                assert callable(made.load)
+            elif word not in special:
                 taken = inspect.signature(made.fit if kind.is_fitted else made).parameters
                 assert set(kind.known) <= set(taken), word
     assert set(DEFAULT_DETECTORS) <= set(DETECTORS)

@@ -116,3 +116,29 @@ def test_devices_come_from_the_file_or_the_command(folder: Path, capsys: pytest.
     assert main([*WORDS, *THREAT, "--out", "run", "--devices", "4"]) == Exit.USAGE
     assert "5 leaves 4 devices less than two inputs each" in capsys.readouterr().err
     assert not (folder / "run").exists()
+
+
+def test_a_filter_is_trained_and_stands_before_the_model(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*WORDS, *THREAT[:-1], "denoiser:inner=n_fgsm:hidden=4", "--limit", "12"]
+    assert main([*words, "--out", "run", "--gate", "0", "--json"]) in (Exit.PASS, Exit.INCONCLUSIVE)
+    told = json.loads(capsys.readouterr().out)
+    assert told["weights"] is None
+    file = Path(told["denoiser"])
+    assert file.is_file()
+    assert main([*words, "--out", "other", "--gate", "0"]) in (Exit.PASS, Exit.INCONCLUSIVE)
+    said = capsys.readouterr().out
+    assert 'stages = ["denoiser:file=other/training/denoiser.safetensors"] in [defence]' in said
+    settings = folder / "below" / "hardpoint.toml"
+    settings.parent.mkdir()
+    settings.write_text('[defence]\nstages = ["denoiser:file=../run/training/denoiser.safetensors"]\n')
+    again = ["assess", *WORDS[1:3], *WORDS[5:], *THREAT[:2], "--limit", "12", "--config", str(settings)]
+    main([*again, "--out", "assessed"])
+    (found,) = RunFolder(folder / "assessed").read()
+    assert "DenoisingAutoencoder" in str(found.model)
+    assert found.robust_accuracy == RunFolder(folder / "run").assessment("after").read().robust_accuracy
+    capsys.readouterr()
+    settings.write_text('[defence]\nstages = ["denoiser"]\n')
+    assert main([*again, "--out", "nothing"]) == Exit.USAGE
+    assert "write denoiser:file=PATH" in capsys.readouterr().err

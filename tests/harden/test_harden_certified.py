@@ -228,7 +228,7 @@ def test_first_weights_are_drawn_anew_and_leave_the_network_alone():
     assert not torch.equal(first[0].weight[:2], first[3].weight[:, :2])
     assert float(first[1].running_mean.abs().max()) == 0
     assert float(first[0].bias.abs().max()) == 0
-    assert Ibp(reset=False).prepared(net, Rng(0)) is net
+    assert Ibp(reset=False).prepared(net, Rng(0), rand(4, 2)) is net
 
 
 def test_the_penalty_is_nothing_for_what_is_in_balance_and_counts_what_explodes():

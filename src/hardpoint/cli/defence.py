@@ -143,6 +143,11 @@ def _benign(settings: Settings, data: Dataset) -> tuple[tuple[Tensor, Tensor], D
 
 def _stage(part: Part, model: Model, x: Tensor | None) -> InputStage:
     kind: Any = getattr(defenses, part.kind.name)
+    if part.kind.is_loaded:
+        if "file" not in part.options:
+            raise ConfigError(f"{part.text!r} does not say which", f"write {part.word}:file=PATH")
+        loaded: InputStage = kind.load(part.options["file"])
+        return loaded
     options = _ranged(part, model)
     made: InputStage = kind.fit(x, **options) if part.kind.is_fitted else kind(**options)
     return made

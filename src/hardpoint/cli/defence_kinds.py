@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -32,6 +33,11 @@ def word(text: str) -> str:
     return text
 
 
+def path(text: str) -> Path:
+    """The path of a file, which may hold anything and so comes last."""
+    return Path(text)
+
+
 def words(text: str) -> tuple[str, ...]:
     """Names joined by ``+``."""
     return tuple(text.split("+"))
@@ -53,12 +59,14 @@ class Kind:
         name: of the class in ``hardpoint.defenses`` or ``hardpoint.defenses.detectors``.
         options: its settings, and how each is read.
         is_fitted: whether it is made by ``fit`` from benign inputs.
+        is_loaded: whether it is read by ``load`` from the ``file`` that is named.
         has_range: whether it wants to know the lowest and the highest value of an input, ``low`` and ``high``.
     """
 
     name: str
     options: Mapping[str, Reader] = field(default_factory=dict)
     is_fitted: bool = False
+    is_loaded: bool = False
     has_range: bool = False
 
     @property
@@ -78,6 +86,7 @@ STAGES = {
     "total-variation": Kind("TotalVariation", {"weight": number, "steps": whole, "keep": number}),
     "pca": Kind("PcaProjection", {"components": count_or_share}, is_fitted=True),
     "autoencoder": Kind("DenoisingAutoencoder", _TRAINED, is_fitted=True),
+    "denoiser": Kind("DenoisingAutoencoder", {"file": path}, is_loaded=True),
     "noise": Kind("AdditiveNoise", {"sigma": number, "kind": word}, has_range=True),
     "resize-pad": Kind("RandomResizePad", {"low": number, "high": number, "fill": number}),
     "thermometer": Kind("ThermometerEncoding", {"levels": whole}, has_range=True),

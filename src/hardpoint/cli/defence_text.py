@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from hardpoint.cli.defence_kinds import Kind
+from hardpoint.cli.defence_kinds import Kind, path
 from hardpoint.core.errors import ConfigError
 from hardpoint.core.suggest import did_you_mean
 
@@ -52,8 +53,11 @@ def read_part(text: str, kinds: Mapping[str, Kind], what: str) -> Part:
     if name not in kinds:
         raise ConfigError(f"{what} {text!r}: kind {head!r} is unknown", did_you_mean(name, kinds))
     kind, found = kinds[name], dict[str, Any]()
-    for option in tail:
+    while tail:
+        option = tail.pop(0)
         key, equals, value = option.partition("=")
+        if kind.known.get(key) is path:
+            value, tail = ":".join([value, *tail]), []
         if key not in kind.known:
             cure = did_you_mean(key, kind.known) if kind.known else f"write {name} alone"
             raise ConfigError(f"{what} {text!r}: option {key!r} is unknown", cure)
@@ -68,3 +72,13 @@ def read_part(text: str, kinds: Mapping[str, Kind], what: str) -> Part:
             cure = f"give {kinds_of[0].lower()}{kinds_of[1:].splitlines()[0].rstrip('.')}"
             raise ConfigError(f"{what} {text!r}: {key} is {value!r}", cure) from None
     return Part(text, name, kind, found)
+
+
+def seen_from(folder: Path, text: str) -> str:
+    """A stage as it was written in a file in ``folder``, with the path that it names, if it does.
+
+    >>> seen_from(Path("conf"), "denoiser:file=run/denoiser.safetensors"), seen_from(Path("conf"), "median:size=2")
+    ('denoiser:file=conf/run/denoiser.safetensors', 'median:size=2')
+    """
+    stage, named, file = text.partition(":file=")
+    return f"{stage}{named}{(folder / file).as_posix()}" if named else text

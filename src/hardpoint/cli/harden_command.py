@@ -28,6 +28,7 @@ from hardpoint.core.errors import ConfigError
 from hardpoint.data import Dataset
 from hardpoint.evidence.store import RunFolder
 from hardpoint.harden import HardenResult, Training, harden
+from hardpoint.harden.folder import TrainingFolder
 from hardpoint.harden.harden import AFTER, BEFORE, refuse_overlap
 from hardpoint.models.base import Model
 from hardpoint.report import summary_json
@@ -110,23 +111,30 @@ def _finish(asked: Asked, resolved: Resolved, path: Path, result: HardenResult) 
     records = [found.record for found in (result.before, result.after) if found is not None]
     files = write_formats(run, resolved.settings.report.formats)
     code = exit_code(records[1:], 1)
-    weights = run.training_path / "model.safetensors"
+    folder = TrainingFolder(run)
+    kept = folder.denoiser if result.denoiser is not None else folder.weights
     following = f"hardpoint report {path} --open"
     if asked.json_out:
-        more = {"exit_code": int(code), "run": str(path), "weights": str(weights), "next": following}
+        more: dict[str, Any] = {"exit_code": int(code), "run": str(path), "next": following}
         training = run.training()
         told = {} if training is None else {"training": training.to_json()}
         shown = {form: str(file) for form, file in files.items()}
+        for word, file in {"weights": folder.weights, "denoiser": folder.denoiser}.items():
+            more[word] = str(file) if file == kept else None
         say_json({**summary_json(records, run.header()), **told, **more, "files": shown})
         return code
     for record in records:
         say("\n".join(verdict_lines(record)))
     if not asked.quiet:
-        kept = result.best
-        epoch = "" if kept is None else f", weights of epoch {kept.number}"
+        best = result.best
+        epoch = "" if best is None else f", weights of epoch {best.number}"
         units = f"{result.cost.units:.1f}× ordinary training"
         say(f"training: {result.recipe}, {len(result.history)} epochs, {units}{epoch}")
-        say(f"weights:  {weights}")
+        if kept == folder.denoiser:
+            say(f"denoiser: {kept}")
+            say(f'use it:   stages = ["denoiser:file={kept.as_posix()}"] in [defence]')
+        else:
+            say(f"weights:  {kept}")
         for form in list(files)[:1]:
             say(f"report:   {files[form]}")
         say(f"next:     {following}")

@@ -21,6 +21,7 @@ from hardpoint.cli.config import (
     keys_of,
     read_words,
 )
+from hardpoint.cli.defence_text import seen_from
 from hardpoint.cli.threat_text import read_threat
 from hardpoint.core.errors import ConfigError
 from hardpoint.core.suggest import did_you_mean
@@ -222,6 +223,12 @@ def _beside(layer: Layer, folder: Path) -> Layer:
         if isinstance(value, str | list):  # anything else is refused where settings are checked
             words = [_from(folder, word) if isinstance(word, str) else word for word in read_words(value)]
             moved[key] = Entry(words, layer[key].origin)
+    if "defence.stages" in layer and isinstance(layer["defence.stages"].value, str | list):
+        stages = [
+            seen_from(folder, word) if isinstance(word, str) else word
+            for word in read_words(layer["defence.stages"].value)
+        ]
+        moved["defence.stages"] = Entry(stages, layer["defence.stages"].origin)
     if "threats" in layer:
         threats = [
             {**t, "schema": str(folder / t["schema"])} if isinstance(t.get("schema"), str) else t

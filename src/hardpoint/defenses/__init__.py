@@ -11,6 +11,7 @@ from hardpoint.defenses.latency import added_latency, latency
 from hardpoint.defenses.networks import (
     AdaptiveDiversity,
     AttackedInputs,
+    Denoised,
     DropoutAtTest,
     Ensemble,
     GradientAlignment,
@@ -51,6 +52,7 @@ __all__ = [
     "Alarm",
     "AttackedInputs",
     "BitDepth",
+    "Denoised",
     "DenoisingAutoencoder",
     "DropoutAtTest",
     "Ensemble",

@@ -8,6 +8,7 @@ Layout::
     RUN/training/record.json             what happened, epoch by epoch
     RUN/training/curves.svg              the same, to look at
     RUN/training/model.safetensors       the weights, once it has ended
+    RUN/training/denoiser.safetensors    in their place where a denoiser was trained, and the network stays as it was
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from hardpoint.evidence.training import TrainingRecord
 from hardpoint.harden.cost import Cost, default_recipe
 from hardpoint.harden.recipes import Recipe
 from hardpoint.harden.recipes.recipe import carrying
+from hardpoint.harden.result import HardenResult
 from hardpoint.report.curves import drawn
 
 _OWN = ("before", "after")
@@ -67,6 +69,18 @@ class TrainingFolder:
     @property
     def weights(self) -> Path:
         return self.path / "model.safetensors"
+
+    @property
+    def denoiser(self) -> Path:
+        return self.path / "denoiser.safetensors"
+
+    def save(self, result: HardenResult) -> None:
+        """Keep what was trained."""
+        denoiser = result.denoiser
+        if denoiser is None:
+            result.save(self.weights)
+        else:
+            denoiser.save(self.denoiser)
 
     def refuse_others(self, about: Mapping[str, Any], *, resume: bool) -> None:
         """Raise ``RunError`` where the run folder holds other work than this training; nothing is written."""

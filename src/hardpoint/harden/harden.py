@@ -27,6 +27,7 @@ from hardpoint.core.errors import DataError, ModelError, ThreatError
 from hardpoint.core.rng import Rng, split_rows
 from hardpoint.data import Dataset, check_dataset
 from hardpoint.data.dataset import row_chunks
+from hardpoint.defenses.networks.denoised import Denoised
 from hardpoint.engine.clean import first_answer
 from hardpoint.engine.guard import preserved_random_state
 from hardpoint.engine.heap import kept_memory
@@ -40,7 +41,7 @@ from hardpoint.harden.folder import TrainingFolder
 from hardpoint.harden.learner import CraftMode, Learner
 from hardpoint.harden.names import DEFAULT, recipe_named
 from hardpoint.harden.recipes import Noise, Plain, Recipe
-from hardpoint.harden.recipes.recipe import check_recipe, preparing, proving
+from hardpoint.harden.recipes.recipe import check_recipe, keeping, preparing, proving
 from hardpoint.harden.result import HardenResult
 from hardpoint.harden.settings import Training
 from hardpoint.harden.trainer import Lesson, Trainer
@@ -52,6 +53,7 @@ from hardpoint.threats.perturbation import Perturbation
 from hardpoint.threats.threat import Threat
 
 _HELD_BACK = 1000
+_LOOKED_AT = 2048
 _REMEMBERED = 1 << 30
 """Most numbers of training data whose examples the default recipe keeps, at two bytes each."""
 BEFORE, AFTER = "before", "after"
@@ -117,9 +119,12 @@ def harden(
     """
     training, craft_mode = training or Training(), CraftMode.parse(craft_mode)
     known = recipe_named(recipe) if isinstance(recipe, str) and recipe != DEFAULT else recipe
-    given = trainable(model)
+    keeps = None if isinstance(known, str) else keeping(known)
+    given = trainable(model, frozen=keeps is not None)
     data, held_out = as_dataset(x, y), optional_dataset(test)
     wanted = usable(threat, given, known)
+    if keeps is not None:
+        keeps.check_network(given.module, data.shape)
     check_devices(devices, given, training, wanted, known)
     run = RunFolder(run_dir) if run_dir is not None else None
     with preserved_random_state(), kept_memory(), shown_progress(progress) as display:
@@ -138,7 +143,7 @@ def harden(
         fresh = copy.deepcopy(given.module)
         begins = None if isinstance(known, str) else preparing(known)
         if begins is not None:
-            fresh = begins.prepared(fresh, Rng(seed).fork("weights"))
+            fresh = begins.prepared(fresh, Rng(seed).fork("weights"), _some(data).to(given.device))
         own = replace(given, module=fresh.train())
         learner, chosen, cost = _prepared(own, lesson, wanted, known, training, craft_mode, folder)
         told = _teller(folder, chosen, cost, each_epoch)
@@ -166,17 +171,25 @@ def harden(
             )
         own.module.eval()
         shown = own.module if isinstance(model, nn.Module) else own
-        result = HardenResult(shown, history, chosen.name, cost, before, None)
+        denoiser = own.module.stage() if keeps is not None and isinstance(own.module, Denoised) else None
+        result = HardenResult(shown, history, chosen.name, cost, before, None, denoiser)
         if folder is not None:
-            result.save(folder.weights)  # whatever becomes of the assessment
+            folder.save(result)  # whatever becomes of the assessment
         after = _assessed(own, held_out, wanted, AFTER, mode, seed, run, display, gate)
         if run is not None:
             run.update(status="finished")
         return replace(result, after=after)
 
 
-def trainable(model: Any) -> TorchModel:
-    """The model as one that can be trained, its network in evaluation mode."""
+def _some(data: Dataset) -> Tensor:
+    """Inputs spread over the data, for statistics."""
+    count = min(len(data), _LOOKED_AT)
+    return data.rows(torch.linspace(0, len(data) - 1, count, dtype=torch.float64).long())[0]
+
+
+def trainable(model: Any, *, frozen: bool = False) -> TorchModel:
+    """The model as one that can be trained, its network in evaluation mode; ``frozen`` weights will do where it is not
+    they that are."""
     if isinstance(model, nn.Module):
         model = TorchModel(copy.deepcopy(model).eval())
     loaded = load_model(model)
@@ -185,7 +198,7 @@ def trainable(model: Any) -> TorchModel:
             f"{type(loaded).__name__} has no network that could be trained",
             "give a torch module or a TorchModel",
         )
-    if not any(p.numel() and p.requires_grad for p in loaded.module.parameters()):
+    if not frozen and not any(p.numel() and p.requires_grad for p in loaded.module.parameters()):
         raise ModelError(
             "the network has no weights to train", "give one that has, and set their requires_grad"
         )

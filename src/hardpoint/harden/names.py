@@ -13,6 +13,7 @@ from hardpoint.harden.recipes import (
     Atta,
     Awp,
     CrownIbp,
+    Denoiser,
     FgsmRs,
     Free,
     Ibp,
@@ -63,7 +64,7 @@ class Named:
         """The recipe with these settings."""
         given = dict(options)
         around = None if self.inner is None else _simple(given.pop("inner", self.inner))
-        if around is not None and issubclass(self.kind, Awp | Mixed):
+        if around is not None and "inner" in {field.name for field in fields(self.kind)}:
             given["inner"] = around
         made = self.kind(**given)
         return made if around is None or "inner" in given else Regularised(around, (made,))
@@ -81,6 +82,7 @@ NAMED: dict[str, Named] = {
     "awp": Named(Awp, inner="pgd"),
     "awp_trades": Named(Awp, inner="trades"),
     "mixed": Named(Mixed, inner="pgd"),
+    "denoiser": Named(Denoiser, inner="pgd"),
     "noise": Named(Noise),
     "grad_align": Named(GradAlign, inner="fgsm_rs"),
     "input_gradient": Named(InputGradient, inner="plain"),

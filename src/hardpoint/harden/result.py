@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
 from torch import nn
 
 from hardpoint.assess.result import Result
+from hardpoint.defenses.transforms import DenoisingAutoencoder
 from hardpoint.evidence.store import write_atomically
 from hardpoint.evidence.training import Epoch, best_epoch
 from hardpoint.harden.cost import Cost
+from hardpoint.models.weights import weights_content
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,10 +21,12 @@ class HardenResult:
     """A network after robust training, and what it is worth.
 
     Attributes:
-        model: the network in evaluation mode, of the kind that was given; the one given is unchanged.
+        model: the network in evaluation mode, of the kind that was given; the one given is unchanged. Where a
+            denoiser was trained, a ``Denoised`` network.
         history: what happened, epoch by epoch.
         recipe: what was trained with, in words.
         cost: what it cost, as measured before it began.
+        denoiser: what was trained, for ``hp.Defended``, where that is a denoiser and the network is as it was.
         before, after: assessments on the same test inputs under the same threat; None without test inputs.
     """
 
@@ -33,19 +36,23 @@ class HardenResult:
     cost: Cost
     before: Result | None
     after: Result | None
+    denoiser: DenoisingAutoencoder | None = None
 
     @property
     def best(self) -> Epoch | None:
         """The epoch whose weights the model has."""
         return best_epoch(self.history)
 
+    @property
+    def _module(self) -> nn.Module:
+        module: nn.Module = self.model if isinstance(self.model, nn.Module) else self.model.module
+        return module
+
     def save(self, path: str | Path) -> Path:
-        """Write the weights as safetensors; ``hardpoint.models.load_weights`` reads them."""
-        target, module = Path(path), self.model if isinstance(self.model, nn.Module) else self.model.module
-        tensors = {
-            name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()
-        }
-        write_atomically(target, save(tensors))
+        """Write the weights as safetensors; ``hardpoint.models.load_weights`` reads them. Those of a ``Denoised``
+        network fit such a network; ``denoiser.save`` writes the denoiser alone."""
+        target = Path(path)
+        write_atomically(target, weights_content(self._module.state_dict()))
         return target
 
     def __repr__(self) -> str:

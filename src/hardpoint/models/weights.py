@@ -52,6 +52,28 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     return _read_torch(path, size, start)
 
 
+def weights_content(tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> bytes:
+    """``tensors`` by name as a safetensors file, with the words ``about`` in its header."""
+    from safetensors.torch import save
+
+    apart = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    return save(apart, None if about is None else dict(about))
+
+
+def weights_metadata(path: str | Path) -> dict[str, str]:
+    """The words in the header of a safetensors file; none in files of other kinds. Raises ``UnreadableModelFile``."""
+    from safetensors import safe_open
+
+    if Path(path).suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return dict(file.metadata() or {})
+    except Exception as error:  # safetensors has its own type for damage
+        problem = " ".join(str(error).split())[:200] or type(error).__name__
+    raise UnreadableModelFile(f"{path} is malformed ({problem})", _DAMAGED)
+
+
 def load_into(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Copy ``weights`` into ``module``; every tensor must find its place.
 
@@ -64,6 +86,14 @@ def load_into(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> 
     weights = dict(weights)
     if weights and all(name.startswith("module.") for name in weights) and not set(weights) & set(state):
         weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    check_fit(module, weights, source)
+    module.load_state_dict(weights, strict=True)
+
+
+def check_fit(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Raise ``ModelError``, naming the missing, unexpected and differently shaped tensors, where ``weights`` are not
+    those of ``module``."""
+    state = module.state_dict()
     shapes = {
         name: f"{name} {tuple(weights[name].shape)} instead of {tuple(state[name].shape)}"
         for name in state
@@ -80,7 +110,6 @@ def load_into(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> 
             f"{source} does not fit {type(module).__name__}: it {'; '.join(parts)}",
             "build the architecture that these weights were saved from",
         )
-    module.load_state_dict(weights, strict=True)
 
 
 def _some(names: list[str]) -> str:

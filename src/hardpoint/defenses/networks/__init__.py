@@ -8,6 +8,7 @@ from hardpoint.defenses.networks.combine import (
     MeanProbability,
     WeightedMean,
 )
+from hardpoint.defenses.networks.denoised import Denoised
 from hardpoint.defenses.networks.distillation import distilled
 from hardpoint.defenses.networks.diversity import (
     AdaptiveDiversity,
@@ -23,6 +24,7 @@ __all__ = [
     "AdaptiveDiversity",
     "AttackedInputs",
     "Combine",
+    "Denoised",
     "Diversity",
     "DropoutAtTest",
     "Ensemble",

@@ -4,6 +4,7 @@ from hardpoint.harden.penalties import GradAlign, InputGradient, Jacobian, Local
 from hardpoint.harden.recipes.atta import Atta
 from hardpoint.harden.recipes.awp import Awp
 from hardpoint.harden.recipes.certified import CrownIbp, Ibp, MtlIbp, Sabr
+from hardpoint.harden.recipes.denoiser import Denoiser
 from hardpoint.harden.recipes.distilled import Distilled
 from hardpoint.harden.recipes.free import Free
 from hardpoint.harden.recipes.lipschitz_margin import LipschitzMargin
@@ -31,6 +32,7 @@ __all__ = [
     "Awp",
     "Carries",
     "CrownIbp",
+    "Denoiser",
     "Distilled",
     "FgsmRs",
     "Free",

@@ -47,7 +47,7 @@ class _Bounded:
     def gradients(self) -> int:
         return 0
 
-    def prepared(self, module: nn.Module, rng: Rng) -> nn.Module:
+    def prepared(self, module: nn.Module, rng: Rng, like: Tensor) -> nn.Module:
         return reset_for_bounds(module, rng) if self.reset else module
 
     def proven(self, model: TorchModel, x: Tensor, y: Tensor, threat: Threat) -> Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 from hardpoint.core.errors import ConfigError, ModelError
 from hardpoint.harden.learner import Batch, Learner
 from hardpoint.harden.recipes._checks import positive, share
-from hardpoint.harden.recipes.recipe import Attacked, Recipe, Taught, check_recipe, proving, shifting
+from hardpoint.harden.recipes.recipe import Attacked, Recipe, Taught, check_recipe, keeping, proving, shifting
 from hardpoint.harden.teacher import Teacher
 from hardpoint.models.base import Model
 
@@ -52,6 +52,8 @@ class Distilled:
             raise ConfigError(f"{self.inner.name} moves weights by labels", "put Distilled inside Awp")
         if proving(self.inner) is not None:
             raise ConfigError(f"{self.inner.name} learns bounds, not answers", "put another recipe inside")
+        if keeping(self.inner) is not None:
+            raise ConfigError(f"{self.inner.name} is around its recipe", "put Distilled inside Denoiser")
         if not isinstance(self.teacher, Teacher):
             object.__setattr__(self, "teacher", Teacher(self.teacher))
 

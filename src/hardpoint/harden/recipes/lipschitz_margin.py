@@ -45,7 +45,7 @@ class LipschitzMargin:
     def gradients(self) -> int:
         return 0
 
-    def prepared(self, module: nn.Module, rng: Rng) -> nn.Module:
+    def prepared(self, module: nn.Module, rng: Rng, like: Tensor) -> nn.Module:
         lipschitz_bound(module)  # refuses networks that have none
         return module
 

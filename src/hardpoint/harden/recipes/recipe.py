@@ -104,10 +104,25 @@ class Carries(Protocol):
 
 @runtime_checkable
 class Prepares(Protocol):
-    """A recipe that begins from other weights than those that the network has."""
+    """A recipe that begins with other weights than the network has, or with more of them."""
 
-    def prepared(self, module: nn.Module, rng: Rng) -> nn.Module:
-        """What training begins with: a changed copy of ``module``, or ``module`` itself."""
+    def prepared(self, module: nn.Module, rng: Rng, like: Tensor) -> nn.Module:
+        """What training begins with: a changed copy of ``module``, or ``module`` itself, which is its own to change.
+
+        Args:
+            module: the network.
+            rng: of all draws.
+            like: some of the training inputs, ``[n, ...]``.
+        """
+        ...
+
+
+@runtime_checkable
+class KeepsNetwork(Protocol):
+    """A recipe that leaves the network as it is and trains something else beside it."""
+
+    def check_network(self, module: nn.Module, shape: tuple[int, ...]) -> None:
+        """Raise ``ConfigError`` for a network, ``DataError`` for inputs of a ``shape``, with which it cannot."""
         ...
 
 
@@ -160,6 +175,11 @@ def carrying(recipe: Recipe) -> Carries | None:
 def preparing(recipe: Recipe) -> Prepares | None:
     """The part of ``recipe`` that begins from other weights."""
     return next((part for part in layers(recipe) if isinstance(part, Prepares)), None)
+
+
+def keeping(recipe: Recipe) -> KeepsNetwork | None:
+    """The part of ``recipe`` that leaves the network as it is."""
+    return next((part for part in layers(recipe) if isinstance(part, KeepsNetwork)), None)
 
 
 def proving(recipe: Recipe) -> Proves | None:

@@ -29,6 +29,7 @@ from hardpoint.evidence.store import RunFolder, begin_plan, write_atomically
 from hardpoint.harden.harden import optional_dataset, refuse_overlap, trainable, usable
 from hardpoint.harden.names import DEFAULT, recipe_named
 from hardpoint.harden.recipes import Atta, Recipe
+from hardpoint.harden.recipes.recipe import keeping
 from hardpoint.harden.search.limits import Limits
 from hardpoint.harden.search.proposals import Proposal, proposed
 from hardpoint.harden.search.result import SearchResult
@@ -284,7 +285,10 @@ def _recipe(recipe: Recipe | str | None) -> Recipe:
         raise ConfigError(
             "the default recipe differs from network to network", 'give one for all, such as "atta"'
         )
-    return recipe_named(recipe) if isinstance(recipe, str) else recipe
+    chosen = recipe_named(recipe) if isinstance(recipe, str) else recipe
+    if keeping(chosen) is not None:
+        raise ConfigError(f"{chosen.name} leaves networks as they are", "give a recipe that trains them")
+    return chosen
 
 
 @contextmanager
