@@ -88,9 +88,9 @@ def settings(quick: bool) -> dict[str, Setting]:
     adam = hp.Training(epochs=3 if quick else 15, validation=0.0)
     crop = (Crop(2 if quick else 4),)
     sgd = replace(
-        adam, epochs=3 if quick else 10, batch_size=64, optimiser="sgd", lr=0.1, pace="cycle", augment=crop
+        adam, epochs=3 if quick else 20, batch_size=64, optimiser="sgd", lr=0.1, pace="cycle", augment=crop
     )
-    digits, photographs = (2_000, 2_000) if quick else (10_000, 2_500)
+    digits, photographs = (2_000, 2_000) if quick else (10_000, 5_000)
     return {
         "MNIST": Setting(
             "MNIST", plain_convolutions, lambda: (mnist_training(slice(digits)), mnist()), 0.3, adam
@@ -145,7 +145,8 @@ def run(options: Options) -> list[Table]:
 
 def _measured(setting: Setting, seeds: int, judge: str, options: Options) -> Table:
     (train_x, train_y), (x, y) = setting.data()
-    spread = torch.linspace(0, len(x) - 1, 200 if options.quick else 300).long()  # some are sorted by class
+    tested = min(len(x), 200 if options.quick else 750)
+    spread = torch.linspace(0, len(x) - 1, tested).long()  # some are sorted by class
     x, y = x[spread], y[spread]
     table = Table(
         f"Robust training on {setting.name}, Linf {setting.eps:.3g}",
