@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import hardpoint as hp
 from benchmarks import models
 from benchmarks.measure import Options, Table
+from hardpoint.core.rows import per_row
 from hardpoint.defenses import (
     AdditiveNoise,
     BitDepth,
@@ -29,7 +30,7 @@ from hardpoint.defenses import (
 )
 
 _EPS = 0.1
-_STEPS, _DRAWS, _VOTES = 200, 16, 33
+_STEPS, _DRAWS, _VOTES, _FRESH = 200, 16, 33, 1001
 
 
 @dataclass(frozen=True)
@@ -105,13 +106,17 @@ def run(options: Options) -> list[Table]:
     table.notes.append(
         f"The plain digits network, {n} test images, Linf {eps}; undefended {alone.robust_accuracy}. By hand: {_STEPS} "
         f"steps of descent on the margin from two starts, {_DRAWS} draws averaged where the defence draws; judged by "
-        f"the majority of {_VOTES}."
+        f"the majority of {_FRESH} fresh ones."
     )
     return [table]
 
 
 def _by_hand(network: nn.Module, parts: tuple[Crossing, ...], x: Tensor, y: Tensor, eps: float) -> float:
-    """The share of inputs that a long descent leaves standing."""
+    """The share of inputs that a long descent leaves standing.
+
+    Where the defence draws, the point that most votes are wrong at is judged by fresh ones: of many looks at a point
+    near the boundary some are wrong by chance.
+    """
     draws = any(part.random for part in parts)
 
     def scores(z: Tensor) -> Tensor:
@@ -119,14 +124,14 @@ def _by_hand(network: nn.Module, parts: tuple[Crossing, ...], x: Tensor, y: Tens
             z = part.shown(z)
         return network(z)
 
-    def stands(z: Tensor) -> Tensor:
+    def wrong(z: Tensor, votes: int) -> Tensor:
         with torch.no_grad():
-            votes = torch.stack([scores(z).argmax(1) for _ in range(_VOTES if draws else 1)])
-        return votes.mode(0).values == y
+            rounds = range(votes if draws else 1)
+            return torch.stack([(scores(z).argmax(1) != y).double() for _ in rounds]).mean(0)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        standing = stands(x)
+        worst, most = x.clone(), wrong(x, _VOTES)
         for _ in range(2):
             z = (x + eps * (2 * torch.rand_like(x) - 1)).clamp(0, 1)
             for step in range(_STEPS):
@@ -136,8 +141,10 @@ def _by_hand(network: nn.Module, parts: tuple[Crossing, ...], x: Tensor, y: Tens
                 length = 2 * eps * (1 - step / _STEPS) / 4
                 z = torch.clamp(z.detach() + length * slope.sign(), x - eps, x + eps).clamp(0, 1)
                 if step % 20 == 19:
-                    standing &= stands(z)
-    return float(standing.double().mean())
+                    share = wrong(z, _VOTES)
+                    worst = torch.where(per_row(share > most, z), z, worst)
+                    most = torch.maximum(share, most)
+        return float((wrong(worst, _FRESH) <= 0.5).double().mean())
 
 
 def _margin(scores: Tensor, y: Tensor) -> Tensor:
