@@ -118,7 +118,7 @@ def test_devices_come_from_the_file_or_the_command(folder: Path, capsys: pytest.
     assert not (folder / "run").exists()
 
 
-def test_a_filter_is_trained_and_stands_before_the_model(
+def test_a_denoiser_is_trained_and_stands_before_the_model(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [*WORDS, *THREAT[:-1], "denoiser:inner=n_fgsm:hidden=4", "--limit", "12"]

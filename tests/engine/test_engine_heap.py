@@ -18,7 +18,7 @@ def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20
 
 def faults():
-    for _ in range(3):
+    for _ in range(10):  # some blocks are met on the way
         x.exp()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):
@@ -48,7 +48,7 @@ def calls(monkeypatch):
 def test_pages_are_met_once_and_given_back_in_the_end():
     told = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     faults, given_back = map(float, told.stdout.split())
-    assert faults < 8_192  # 20 times 16 MB are 81,920 pages; one block more may be met on the way
+    assert faults < 1000  # 20 times 16 MB are 81,920 pages
     assert given_back > 200
 
 

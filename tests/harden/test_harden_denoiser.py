@@ -1,4 +1,4 @@
-"""A filter that learns in front of a network that does not."""
+"""A denoiser that learns in front of a network that does not."""
 
 from __future__ import annotations
 
@@ -60,8 +60,11 @@ def test_the_network_stays_and_its_answers_begin_as_they_were():
     before = {name: held.clone() for name, held in net.state_dict().items()}
     begins = Denoiser(Pgd(1)).prepared(normed().eval(), Rng(3), x).train()
     assert torch.allclose(begins(x), net(x), atol=1e-5)
+    drawn = torch.get_rng_state()
     done = hp.harden(net, x, y, recipe=Denoiser(Pgd(2)), training=SHORT, **QUIET)
     assert isinstance(done.model, Denoised)
+    done.model.stage()
+    assert torch.equal(torch.get_rng_state(), drawn)
     for held in (net, done.model.network):
         assert all(torch.equal(before[name], now) for name, now in held.state_dict().items())
     assert not torch.equal(done.model(x), net(x))
@@ -112,7 +115,7 @@ def test_the_loss_is_the_recipes_and_the_pixels_that_are_missed():
 
 
 @pytest.mark.parametrize("shape", [(5,), (8, 8), (2, 8, 8)], ids=str)
-def test_the_stage_is_the_filter_and_survives_a_file(shape, tmp_path):
+def test_the_stage_is_the_denoiser_and_survives_a_file(shape, tmp_path):
     x = rand(7, *shape)
     whole = Denoised(nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 3)).eval(), x, hidden=4)
     for weight in whole.denoiser.parameters():
@@ -183,7 +186,7 @@ def test_files_of_other_kinds_are_refused(tmp_path):
         DenoisingAutoencoder.load(tmp_path / "none.safetensors")
 
 
-def test_going_on_gives_the_same_filter(tmp_path):
+def test_going_on_gives_the_same_denoiser(tmp_path):
     net, (x, y) = flat().eval(), (rand(64, 2), torch.arange(64) % 2)
     settings = {"recipe": Denoiser(Pgd(2), hidden=4), "training": SHORT, "seed": 5, **QUIET}
 
@@ -226,7 +229,7 @@ def test_what_makes_no_sense_is_refused(made, said):
         made()
 
 
-def test_a_run_that_was_copied_elsewhere_still_gives_its_filter(tmp_path: Path):
+def test_a_run_that_was_copied_elsewhere_still_gives_its_denoiser(tmp_path: Path):
     net, (x, y) = normed().eval(), pictures(16)
     done = hp.harden(net, x, y, recipe="denoiser", training=SHORT, run_dir=tmp_path / "run", **QUIET)
     shutil.move(tmp_path / "run", tmp_path / "moved")

@@ -28,9 +28,8 @@ def residual(stages: tuple[StageRecord, ...], exhaustive: bool = False) -> Check
     fell = drawn = spared = 0
     if last.spared:  # else the last stage met everyone, and whom earlier ones spared is no longer a question
         latest = max((i for i, s in enumerate(stages) if not s.spared), default=0)
-        since = [
-            s for s in stages[latest:] if s.inputs
-        ]  # one that met everyone settles what was spared before
+        # one that met everyone settles what was spared before
+        since = [s for s in stages[latest:] if s.inputs]
         before = list(itertools.accumulate((s.sampled_broken for s in since), initial=0))
         fell, spared = before[-1], max(s.spared for s in since)
         drawn = max(seen + s.sampled for seen, s in zip(before, since, strict=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from hardpoint.defenses.transforms._shared import mean_and_deviation
@@ -19,7 +20,6 @@ class Denoised(nn.Module):
             denoiser, and by their mean and deviation per feature or channel it standardises.
         hidden: channels, or for tables numbers, of the denoiser's hidden layers.
 
-    >>> import torch
     >>> x = torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
     >>> whole = Denoised(network, x, hidden=8)
@@ -55,10 +55,10 @@ class Denoised(nn.Module):
 
     def stage(self) -> DenoisingAutoencoder:
         """A copy of the denoiser alone, for ``hp.Defended``."""
-        alone = denoising_network(self.shape, self.hidden, residual=True).to(
-            self.mean.device, self.mean.dtype
-        )
-        alone.load_state_dict(self.denoiser.state_dict())
+        with torch.device("meta"):  # nothing is drawn
+            alone = denoising_network(self.shape, self.hidden, residual=True)
+        weights = {name: held.detach().clone() for name, held in self.denoiser.state_dict().items()}
+        alone.load_state_dict(weights, assign=True)
         return DenoisingAutoencoder(
             network=alone.eval().requires_grad_(False),
             mean=self.mean.clone(),

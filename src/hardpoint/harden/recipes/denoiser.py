@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from hardpoint.core.errors import ConfigError
@@ -72,7 +73,8 @@ class Denoiser:
             raise ConfigError(
                 "the network has a denoiser already", "put its stage and the network in hp.Defended"
             )
-        denoising_network(shape, 1)  # refuses shapes for which there is none
+        with torch.device("meta"):  # nothing is drawn or allocated
+            denoising_network(shape, self.hidden)  # refuses shapes for which there is none
 
     def prepared(self, module: nn.Module, rng: Rng, like: Tensor) -> nn.Module:
         with preserved_random_state(seed=rng.torch_seed()):
