@@ -139,7 +139,7 @@ def test_around_and_inside_other_recipes():
         attacked = recipe.attacked(learner, batch)
         assert torch.isfinite(recipe.taught(learner, batch, Attacked(attacked.x)).loss)
         assert (attacked.slope is None) == ("fgsm" not in recipe.name)
-    assert longer(Distilled(NFgsm(), wise, 2.0, 0.5)) == Distilled(Pgd(4), wise, 2.0, 0.5)
+    assert longer(Distilled(NFgsm(), wise, 2.0, 0.5)) == Distilled(Pgd(6), wise, 2.0, 0.5)
     assert replaying(Distilled(Free(3), wise)) == Free(3)
     assert carrying(Distilled(Atta(), wise)) == Atta()
 

@@ -147,9 +147,18 @@ def test_examples_that_always_leave_something_are_noticed_in_time():
         near = zip(noise(200, 0.05, seed), noise(200, 0.05, seed + 9), strict=True)
         seen = [watch.met(0.5 + a, 0.4 + b) for a, b in near]
         assert True in seen
-        assert 30 <= seen.index(True) < 60
+        assert 10 <= seen.index(True) < 60
         growing = Watch(always=None)
         assert not any(growing.met(0.5, 0.4) for _ in range(200))
+
+
+def test_what_was_seen_at_a_smaller_budget_is_soon_forgotten():
+    def looks_until_noticed(grows: bool) -> int:
+        watch = Watch()
+        assert not any(watch.met(0.6, 0.58, grows=grows) for _ in range(60))
+        return next(look for look in range(200) if watch.met(0.6, 0.48, grows=grows))
+
+    assert looks_until_noticed(grows=True) < 10 < looks_until_noticed(grows=False)
 
 
 def test_the_first_looks_are_not_believed():

@@ -287,9 +287,9 @@ def test_what_a_recipe_does_besides_is_found_in_any_depth():
 
 def test_longer_reaches_inside():
     wrapped = Regularised(NFgsm(), (GradAlign(),))
-    assert longer(wrapped) == Regularised(Pgd(4), (GradAlign(),))
-    assert longer(longer(Awp(wrapped))) == Awp(Regularised(Pgd(8), (GradAlign(),)))
-    assert longer(Mixed(NFgsm(), 0.3)) == Mixed(Pgd(4), 0.3)
+    assert longer(wrapped) == Regularised(Pgd(6), (GradAlign(),))
+    assert longer(longer(Awp(wrapped))) == Awp(Regularised(Pgd(12), (GradAlign(),)))
+    assert longer(Mixed(NFgsm(), 0.3)) == Mixed(Pgd(6), 0.3)
 
 
 AROUND: list[Recipe] = [Plain(), NFgsm(), Free(2), Atta(), Awp(Pgd(1)), Trades(steps=1), Mixed(Pgd(1))]
@@ -334,7 +334,7 @@ def test_an_alarm_inside_a_wrapper_is_kept(tmp_path):
     first._checkpoint().write(tmp_path / "c")
     second = trainer()
     second.run()
-    assert second.recipe == Regularised(Pgd(4), (InputGradient(),))
+    assert second.recipe == Regularised(Pgd(6), (InputGradient(),))
 
 
 def test_the_price_counts_the_penalties(monkeypatch):

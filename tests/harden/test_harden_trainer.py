@@ -320,10 +320,10 @@ def test_examples_that_attack_no_more_are_noticed_while_the_budget_grows_and_lon
 ):
     looks = []
 
-    def scripted(watch, standing, further):
+    def scripted(watch, standing, further, *, grows):
         assert 0 <= further <= 1
         assert 0 <= standing <= 1
-        looks.append(watch)
+        looks.append(grows)
         return len(looks) in (10, 20)
 
     monkeypatch.setattr(trainers.Watch, "met", scripted)
@@ -331,8 +331,8 @@ def test_examples_that_attack_no_more_are_noticed_while_the_budget_grows_and_lon
     trainer = trainer_of(flat(), NFgsm(), training, data=cloud(96))
     history = trainer.run()
     assert trainer.alarms == 2
-    assert [epoch.recipe for epoch in history] == ["pgd-8", "pgd-8"]
-    assert len(looks) == 48  # every second update to the end
+    assert [epoch.recipe for epoch in history] == ["pgd-12", "pgd-12"]
+    assert looks == [True] * 86 + [False] * 5  # every update while the budget grows, then every second one
 
 
 def test_single_steps_that_stop_working_are_given_up_and_gone_back_from(monkeypatch):
@@ -357,7 +357,7 @@ def test_single_steps_that_stop_working_are_given_up_and_gone_back_from(monkeypa
     assert 46 <= len(looks) <= 60  # searches of more steps are not looked at
     assert trainer.alarms == history[-1].alarms == 1
     assert history[0].recipe == "n_fgsm"
-    assert history[-1].recipe == "pgd-4"
+    assert history[-1].recipe == "pgd-6"
     assert history[0].alignment == pytest.approx(0.9)
     ((safe, fallen),) = loaded  # there was a moment to go back to
     assert safe.keys() == trainer._weights().keys()

@@ -35,8 +35,9 @@ from hardpoint.harden.watch import Watch, agreement
 Validate = Callable[[nn.Module], tuple[float, float | None]]
 """Clean accuracy of a network in evaluation mode on the inputs held back, and under attack where that counts."""
 _LOOK_EVERY = 2
-"""Updates between two looks at what the examples are worth; four times as many where a look is dear, or little is to
-be feared: examples that go on from the last epoch's are the work of many steps."""
+"""Updates between two looks at what the examples are worth; one while the attacker's budget grows, as what was seen at
+a smaller one says less; four times as many where a look is dear, or little is to be feared: examples that go on from
+the last epoch's are the work of many steps."""
 _LOOKED_AT = 16
 """Inputs of a batch that are looked at: a few say as much as all, at a small part of an update's price."""
 _SNAPSHOT = 24
@@ -288,7 +289,10 @@ class Trainer:
         """Look whether single steps still do what they are for; where they do not, go back and search longer."""
         # batch norms that learn need the whole batch
         is_whole = self.learner.craft_mode is CraftMode.TRAIN
-        pause = _LOOK_EVERY * (4 if is_whole or self.memory is not None else 1)
+        grows = self.learner.strength < 1
+        pause = 1 if grows else _LOOK_EVERY
+        if is_whole or self.memory is not None:
+            pause *= 4
         if (attacked.slope is None and not self.alarms) or sums.updates % pause:
             return False
         few = torch.arange(len(batch) if is_whole else min(len(batch), _LOOKED_AT), device=self.device)
@@ -303,7 +307,7 @@ class Trainer:
         agreed = 0.0 if attacked.slope is None else agreement(attacked.slope[few], after)
         weight = batch.share.weight
         agreed, *shares = self.ranks.sums(agreed * weight, float(standing) * weight, float(further) * weight)
-        has_fallen = self.watch.met(*shares)
+        has_fallen = self.watch.met(*shares, grows=grows)
         if attacked.slope is not None and self.learner.strength == 1:
             sums.agreement.append(agreed)
             has_fallen |= self.watch.saw(agreed)

@@ -38,6 +38,7 @@ class Shortfall:
 
     Attributes:
         memory: of the averages; the first looks all count alike.
+        growing: their memory while the attacker's budget still grows: what was seen at a smaller one says less.
         first: looks that are not believed.
         left: the share of the inputs right under the examples that must be right one step further.
         gap: the share of all inputs that such a step must break besides, so that a few are no reason.
@@ -47,6 +48,7 @@ class Shortfall:
     """
 
     memory: float
+    growing: float
     first: int
     left: float
     gap: float
@@ -54,10 +56,10 @@ class Shortfall:
     further: float = 0.0
     looks: int = 0
 
-    def met(self, standing: float, further: float) -> bool:
-        """Take in the shares of one look; True where the examples fall short."""
+    def met(self, standing: float, further: float, *, grows: bool = False) -> bool:
+        """Take in the shares of one look, the budget still growing or not; True where the examples fall short."""
         self.looks += 1
-        keep = min(self.memory, 1 - 1 / self.looks)
+        keep = min(self.growing if grows else self.memory, 1 - 1 / self.looks)
         self.standing = keep * self.standing + (1 - keep) * standing
         self.further = keep * self.further + (1 - keep) * further
         broken = self.standing - self.further
@@ -74,11 +76,11 @@ class Shortfall:
 
 
 def _at_once() -> Shortfall:
-    return Shortfall(memory=0.8, first=8, left=0.65, gap=0.1)
+    return Shortfall(memory=0.8, growing=0.8, first=8, left=0.65, gap=0.1)
 
 
 def _always() -> Shortfall:
-    return Shortfall(memory=0.95, first=30, left=0.85, gap=0.07)
+    return Shortfall(memory=0.95, growing=0.8, first=10, left=0.85, gap=0.07)
 
 
 @dataclass
@@ -121,11 +123,11 @@ class Watch:
         self.usual = max(self.usual, self.level)
         return self.level < max(self.floor, self.least * self.usual)
 
-    def met(self, standing: float, further: float) -> bool:
-        """Take in the shares of inputs right under the examples, and under those one step further; True where the
-        examples do not attack any more, or never did enough."""
-        suddenly = self.at_once.met(standing, further)
-        return (self.always is not None and self.always.met(standing, further)) or suddenly
+    def met(self, standing: float, further: float, *, grows: bool = False) -> bool:
+        """Take in the shares of inputs right under the examples, and under those one step further, the budget still
+        growing or not; True where the examples do not attack any more, or never did enough."""
+        suddenly = self.at_once.met(standing, further, grows=grows)
+        return (self.always is not None and self.always.met(standing, further, grows=grows)) or suddenly
 
     @property
     def is_sound(self) -> bool:

@@ -15,7 +15,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from hardpoint import Threat
 from hardpoint.attacks import CoordinateAttack
-from hardpoint.core.errors import ModelError, ThreatError
+from hardpoint.core.errors import ConfigError, ModelError, ThreatError
 from hardpoint.core.rng import Rng
 from hardpoint.harden.tables import GatedClassifier, fixed_features, harden_estimator
 from hardpoint.harden.tables.gate import thresholds
@@ -148,6 +148,37 @@ def test_hardening_with_a_gate(table):
     assert done.after.robust_accuracy.value >= done.certified.value
     assert done.after.robust_accuracy.value > done.before.robust_accuracy.value + 0.3
     assert done.after.clean_accuracy.value > done.before.clean_accuracy.value - 0.1
+
+
+def test_what_a_better_estimator_gains_elsewhere_is_spent_on_proofs(table):
+    """A stump is right on fewer rows than boosting, so with boosting elsewhere the anchor may answer more."""
+    x, y, edits = table
+    stump, boosted = DecisionTreeClassifier(max_depth=1), HistGradientBoostingClassifier(max_iter=20)
+    fixed = fixed_features(edits)
+    alone = GatedClassifier(boosted, fixed, most_lost=0.0).fit(x.numpy(), y.numpy())
+    anchored = GatedClassifier(stump, fixed, most_lost=0.0, rest=boosted).fit(x.numpy(), y.numpy())
+    assert clone(anchored).rest is not boosted
+    assert isinstance(anchored.searchable, HistGradientBoostingClassifier)
+    assert isinstance(anchored.anchor_.estimator, DecisionTreeClassifier)
+    assert np.array_equal(alone.rest_.predict(x), anchored.rest_.predict(x))
+    plain = GatedClassifier(stump, fixed, most_lost=0.0).fit(x.numpy(), y.numpy())
+    assert anchored.certified(x.numpy()).sum() >= plain.certified(x.numpy()).sum()
+    right = (anchored.predict(x.numpy()) == y.numpy()).mean()
+    assert right >= (stump.fit(x.numpy(), y.numpy()).predict(x.numpy()) == y.numpy()).mean() - 0.02
+    said, proven = anchored.predict(x.numpy()), anchored.certified(x.numpy())
+    for value in np.linspace(0, 1, 9):
+        moved = x.numpy().copy()
+        moved[:, 2] = value
+        assert (anchored.predict(moved)[proven] == said[proven]).all()
+
+
+def test_an_estimator_elsewhere_needs_a_gate_and_has_to_be_one(table):
+    x, y, edits = table
+    tree = DecisionTreeClassifier()
+    with pytest.raises(ConfigError, match="without a gate"):
+        harden_estimator(tree, x, y, threat=edits, rest=tree, progress=False)
+    with pytest.raises(ModelError, match="cannot be fitted"):
+        harden_estimator(tree, x, y, threat=edits, gate=0.01, rest="a forest", progress=False)
 
 
 def test_what_makes_no_sense_is_refused(table):

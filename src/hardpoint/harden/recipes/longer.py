@@ -10,14 +10,15 @@ from hardpoint.harden.recipes.recipe import Recipe, Wraps
 
 
 def longer(recipe: Recipe) -> Recipe:
-    """The recipe with twice the gradient steps; four, for those that take one and remember nothing.
+    """The recipe with twice the gradient steps; six, for those that take one and remember nothing: where one has
+    failed, slopes turn, and four stay a point behind ten.
 
     >>> from hardpoint.harden.recipes import Awp, NFgsm
     >>> longer(NFgsm()).name, longer(Atta()).name, longer(Awp(NFgsm())).name
-    ('pgd-4', 'atta-2', 'awp(pgd-4)')
+    ('pgd-6', 'atta-2', 'awp(pgd-6)')
     """
     if isinstance(recipe, Atta | Pgd):
         return replace(recipe, steps=2 * recipe.steps)
     if isinstance(recipe, Wraps):
         return recipe.around(longer(recipe.inner))
-    return Pgd(steps=4)
+    return Pgd(steps=6)

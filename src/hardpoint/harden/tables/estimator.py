@@ -46,6 +46,7 @@ def harden_estimator(
     attacked: int = 300,
     most_lost: float = 0.015,
     gate: float | None = None,
+    rest: Any = None,
     validation: float = 0.15,
     test: Dataset | tuple[Any, Any] | None = None,
     seed: int = 0,
@@ -79,6 +80,8 @@ def harden_estimator(
         attacked: how many rows that is.
         most_lost: clean accuracy that the rounds may cost on the rows held back.
         gate: clean accuracy that a gate may cost besides, or None for no gate.
+        rest: with a gate, the estimator that answers what is not settled, in the place of a copy of ``estimator``. The
+            accuracy that one gains, such as an ensemble of members that differ, the gate may cost as well.
         validation: share of the rows held back to choose the round; up to 200 of them are attacked.
         test: rows and labels that are not trained on, for the measurements before and after. Before is ``estimator``
             as it is where it is fitted, else the first fit.
@@ -102,6 +105,8 @@ def harden_estimator(
     (2, 0)
     """
     edits = table_edits(threat)
+    if rest is not None and gate is None:
+        raise ConfigError("rest is given without a gate", "give gate=0.015 too, or harden rest itself")
     _check(rounds, asks, weight, attacked, most_lost, validation)
     data = as_dataset(x, y)
     held_out = None if test is None else as_dataset(*test) if isinstance(test, tuple | list) else test
@@ -112,8 +117,10 @@ def harden_estimator(
         raise DataError(f"the inputs have shape {list(rows.shape[1:])}", "give rows of a table")
     if evading is not None and not bool((labels == evading).any()):
         raise DataError(f"no row has the class {evading!r} that evades", "give one of the labels")
+    gated = None
     if gate is not None:
-        GatedClassifier(estimator, fixed_features(edits), most_lost=gate, seed=seed).check(rows, labels)
+        gated = GatedClassifier(estimator, fixed_features(edits), most_lost=gate, seed=seed, rest=rest)
+        gated.check(rows, labels)
     limit = budget.queries if budget is not None else None
     deadline = Deadline.after(None if budget is None else budget.seconds)
     with shown_progress(progress) as display:
@@ -139,8 +146,7 @@ def harden_estimator(
             models.append(model)
         kept = best_round(tuple(history), most_lost)
         model = models[kept.number]
-        if gate is not None:
-            gated = GatedClassifier(estimator, fixed_features(edits), most_lost=gate, seed=seed)
+        if gated is not None:
             every, all_y = torch.cat([learner.x, learner.held_x]), torch.cat([learner.y, learner.held_y])
             model = SklearnModel(gated.fit(every, all_y, examples.only(slice(kept.examples)), weight))
         before = after = certified = None

@@ -14,7 +14,7 @@ from hardpoint.assess.assess import as_dataset
 from hardpoint.core.errors import ModelError, ThreatError
 from hardpoint.core.rng import Rng
 from hardpoint.harden.tables.examples import Examples
-from hardpoint.harden.tables.fitting import fitted, probabilities
+from hardpoint.harden.tables.fitting import fitted, probabilities, unfitted
 from hardpoint.threats.features import Feature, FeatureEdits, Kind, Mutability, Norm
 
 _PRICES = np.geomspace(1e-3, 1e3, 121)
@@ -57,20 +57,22 @@ def _smallest_step(feature: Feature, group: list[Feature]) -> float:
 
 
 class GatedClassifier:
-    """Two copies of an estimator. One, the anchor, sees only columns that the attacker cannot change; where it is sure
-    enough, it answers. Elsewhere the other answers, which sees all.
+    """Two estimators. One, the anchor, sees only columns that the attacker cannot change; where it is sure enough, it
+    answers. Elsewhere the other answers, which sees all.
 
     Whatever an attacker does to a row that the anchor answers, the answer stays: the anchor does not see it. So
     ``certified`` is a proof, under any search, known or not. How sure is sure enough is set for each class on
-    predictions for rows that neither copy was fitted on (cross-fitting): the largest share that is answered right by
-    the anchor at a loss of accuracy of at most ``most_lost``.
+    predictions for rows that neither was fitted on (cross-fitting): the largest share that is answered right by the
+    anchor at a loss of accuracy of at most ``most_lost``.
 
     Args:
-        estimator: what both are copies of.
+        estimator: what the anchor is a copy of, and the other too where there is no ``rest``.
         fixed: the columns that the attacker cannot change, from ``fixed_features``.
-        most_lost: the accuracy that may be lost, as a share of the rows.
+        most_lost: the accuracy that may be lost against ``estimator`` alone, as a share of the rows.
         folds: parts into which the rows are cut for cross-fitting.
         seed: of the cut.
+        rest: what answers elsewhere, where that is to be another estimator. What it is more accurate by, such as an
+            ensemble of members that differ, can be spent on proofs.
 
     >>> from sklearn.tree import DecisionTreeClassifier
     >>> x = np.array([[0, 0.1], [0, 0.2], [1, 0.8], [1, 0.9]] * 10)
@@ -80,14 +82,20 @@ class GatedClassifier:
     """
 
     def __init__(
-        self, estimator: Any, fixed: tuple[int, ...], most_lost: float = 0.01, folds: int = 5, seed: int = 0
+        self,
+        estimator: Any,
+        fixed: tuple[int, ...],
+        most_lost: float = 0.01,
+        folds: int = 5,
+        seed: int = 0,
+        rest: Any = None,
     ) -> None:
         self.estimator, self.fixed, self.most_lost = estimator, fixed, most_lost
-        self.folds, self.seed = folds, seed
+        self.folds, self.seed, self.rest = folds, seed, rest
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The settings, by scikit-learn's rules for copying an estimator."""
-        words = ("estimator", "fixed", "most_lost", "folds", "seed")
+        words = ("estimator", "fixed", "most_lost", "folds", "seed", "rest")
         return {word: getattr(self, word) for word in words}
 
     def set_params(self, **settings: Any) -> GatedClassifier:
@@ -103,7 +111,7 @@ class GatedClassifier:
 
         Args:
             x, y: training rows and their labels.
-            examples: further rows, made from those, that the copy which sees all learns from.
+            examples: further rows, made from those, that the one which sees all learns from.
             weight: of all examples together, the clean rows being 1.
 
         Raises:
@@ -116,12 +124,17 @@ class GatedClassifier:
         self.check(rows, labels)
         columns = list(self.fixed)
         more = Examples.none(rows) if examples is None else examples
-        sure, anchor_right, rest_right, said = self._cross_fitted(rows, labels, more, weight)
+        sure, (anchor_right, rest_right, own_right), said = self._cross_fitted(rows, labels, more, weight)
         self.anchor_ = fitted(self.estimator, rows[:, columns], labels)
-        self.rest_ = more.learned(self.estimator, rows, labels, weight)
+        self.rest_ = more.learned(self._rest, rows, labels, weight)
         self.classes_, self.n_features_in_ = self.rest_.classes, rows.shape[1]
-        self.enough_ = thresholds(sure, said, anchor_right, rest_right, len(self.classes_), self.most_lost)
+        spare = max(0.0, self.most_lost + float(rest_right.mean() - own_right.mean()))
+        self.enough_ = thresholds(sure, said, anchor_right, rest_right, len(self.classes_), spare)
         return self
+
+    @property
+    def _rest(self) -> Any:
+        return self.estimator if self.rest is None else self.rest
 
     def check(self, x: Tensor, y: Tensor) -> None:
         """Raise where the gate cannot be fitted on rows ``x`` ``[n, d]`` with labels ``y``, see ``fit``."""
@@ -140,6 +153,7 @@ class GatedClassifier:
             raise ModelError(f"the fixed columns are {self.fixed}, of {d}", "give numbers of columns")
         if sorted(set(y.tolist())) != list(range(int(y.max()) + 1)):
             raise ModelError(f"the labels are {sorted(set(y.tolist()))}", "number the classes from 0")
+        unfitted(self._rest)
         try:
             fitted(self.estimator, x[:, list(self.fixed)], y)
         except (IndexError, TypeError, ValueError) as error:
@@ -150,24 +164,28 @@ class GatedClassifier:
 
     def _cross_fitted(
         self, x: Tensor, y: Tensor, examples: Examples, weight: float
-    ) -> tuple[NDArray[Any], ...]:
-        """How sure the anchor is of each row, whether it is right, whether the rest is, and the anchor's class."""
+    ) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[Any]]:
+        """How sure the anchor is of each row; whether it, the rest and the estimator alone are right; the anchor's
+        class."""
         columns = list(self.fixed)
         part = Rng(self.seed).fork("folds").integers(torch.arange(len(x)), self.folds)
         sure, said = np.zeros(len(x)), np.zeros(len(x), dtype=np.int64)
-        right = np.zeros((2, len(x)), dtype=bool)
+        right = np.zeros((3, len(x)), dtype=bool)
         for fold in range(self.folds):
             out = part == fold
             if not bool(out.any()):
                 continue
             others = examples.only(~out[examples.source])
-            rest = others.learned(self.estimator, x[~out], y[~out], weight)
-            right[1, out.numpy()] = (rest.predict(x[out]) == y[out]).numpy()
+            rest = others.learned(self._rest, x[~out], y[~out], weight)
+            right[1:, out.numpy()] = (rest.predict(x[out]) == y[out]).numpy()
+            if self.rest is not None:
+                own = others.learned(self.estimator, x[~out], y[~out], weight)
+                right[2, out.numpy()] = (own.predict(x[out]) == y[out]).numpy()
             anchor = fitted(self.estimator, x[~out][:, columns], y[~out])
             shares = probabilities(anchor, x[out][:, columns])
             sure[out.numpy()], said[out.numpy()] = shares.max(1), np.asarray(anchor.classes)[shares.argmax(1)]
             right[0, out.numpy()] = said[out.numpy()] == y[out].numpy()
-        return sure, right[0], right[1], said
+        return sure, right, said
 
     def certified(self, x: Any) -> NDArray[np.bool_]:
         """Bool ``[n]``: the rows that the anchor answers; no edit of the other columns changes what it says."""
