@@ -1,7 +1,8 @@
 """Ten defences: does the automatic attacker who knows them do as well as one written by hand for each?
 
 Naive is what stands against examples made for the undefended network, adaptive what ``hp.assess`` leaves without any
-setting, by hand what a long attack leaves that was told how to cross each stage.
+setting, by hand what a long attack leaves that was told how to cross each stage. ``STACKS_OF`` names the data, of those in
+``SETTINGS``; ``STACKS`` some of the stacks, with ; between them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ from hardpoint.defenses import (
     RandomResizePad,
 )
 
-_EPS = 0.1
+SETTINGS: dict[str, tuple[str, Callable[[], tuple[nn.Module, Tensor, Tensor]], float]] = {
+    "digits": ("the plain digits network", lambda: models.digits("plain"), 0.1),
+    "mnist": ("the plain LeNet5 on MNIST", lambda: models.lenet5("clean"), 0.2),
+}
+"""By name: in words, what gives network and test inputs, and the radius in Linf."""
 _STEPS, _DRAWS, _VOTES, _FRESH = 200, 16, 33, 1001
 
 
@@ -83,13 +88,20 @@ def stacks(x: Tensor) -> dict[str, tuple[Crossing, ...]]:
 
 
 def run(options: Options) -> list[Table]:
-    """One table."""
-    network, x, y = models.digits("plain")
-    n, eps = (60, _EPS) if options.quick else (300, _EPS)
-    benign, x, y = x[n:], x[:n], y[:n]
+    """A table per data set."""
+    wanted = os.environ.get("STACKS_OF", "digits").split(",")
+    return [_measured(*SETTINGS[name], options) for name in wanted]
+
+
+def _measured(
+    words: str, load: Callable[[], tuple[nn.Module, Tensor, Tensor]], eps: float, options: Options
+) -> Table:
+    network, x, y = load()
+    n = 60 if options.quick else 300
+    benign, x, y = x[n : n + 2000], x[:n], y[:n]
     alone = hp.assess(network, x, y, threat=hp.Linf(eps), progress=False)
     table = Table(
-        "Ten defences",
+        f"Ten defences of {words}",
         ["defence", "clean", "naive", "adaptive", "by hand", "naive - adaptive", "adaptive - by hand"],
     )
     wanted = os.environ.get("STACKS")
@@ -104,11 +116,11 @@ def run(options: Options) -> list[Table]:
         options.say(f"{name}: naive, adaptive, by hand {values[1:]}")
         table.rows.append([name, *(f"{100 * v:.1f} %" for v in values), *(f"{100 * g:+.1f}" for g in gaps)])
     table.notes.append(
-        f"The plain digits network, {n} test images, Linf {eps}; undefended {alone.robust_accuracy}. By hand: {_STEPS} "
-        f"steps of descent on the margin from two starts, {_DRAWS} draws averaged where the defence draws; judged by "
-        f"the majority of {_FRESH} fresh ones."
+        f"{n} test images, Linf {eps}; undefended {alone.robust_accuracy}. By hand: {_STEPS} steps of descent on the "
+        f"margin from two starts, {_DRAWS} draws averaged where the defence draws; judged by the majority of {_FRESH} "
+        "fresh ones."
     )
-    return [table]
+    return table
 
 
 def _by_hand(network: nn.Module, parts: tuple[Crossing, ...], x: Tensor, y: Tensor, eps: float) -> float:
