@@ -242,3 +242,23 @@ def test_what_cannot_teach_or_be_taught():
         broken[0].bias.fill_(math.nan)
     with pytest.raises(ModelError, match="not finite"):
         Distilled(Pgd(1), broken).attacked(learner, batch)
+
+
+@pytest.mark.parametrize(
+    ("wise", "words"),
+    [
+        (flat(3), "the teacher knows 3 classes, the data have 2"),
+        (nn.Linear(5, 2), r"the teacher cannot take inputs of shape \(2,\)"),
+    ],
+    ids=["classes", "shape"],
+)
+def test_who_cannot_teach_here_is_refused_before_anything_is_written(wise, words, tmp_path):
+    x, y = cloud(40)
+    for recipe in (Distilled(Pgd(1), wise.eval()), Awp(Distilled(Pgd(1), wise.eval()))):
+        with pytest.raises(ModelError, match=words):
+            hp.harden(flat(), x, y, threat=Linf(0.05), recipe=recipe, run_dir=tmp_path / "r", progress=False)
+    with pytest.raises(ModelError, match=words):
+        hp.search(
+            flat(), x, y, threat=Linf(0.05), recipe=recipe.inner, run_dir=tmp_path / "r", progress=False
+        )
+    assert not (tmp_path / "r").exists()

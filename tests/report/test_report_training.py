@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+import report_records as records
 
 from hardpoint.core.errors import RunError
-from hardpoint.evidence import Epoch, RunFolder, TrainingRecord
+from hardpoint.evidence import Assessment, Epoch, Rate, RunFolder, Status, TrainingRecord
 from hardpoint.evidence.training import best_epoch
+from hardpoint.report.before_after import changes, standing_under_all
 from hardpoint.report.curves import drawn
 from hardpoint.report.html import page_of
 
@@ -63,3 +66,53 @@ def test_the_record_survives_the_folder(tmp_path) -> None:  # type: ignore[no-un
     (run.training_path / "record.json").write_text('{"schema": 1, "recipe": 3}')
     with pytest.raises(RunError, match="damaged"):
         run.training()
+
+
+B, S = Status.BROKEN, Status.STANDING
+
+
+def assessed(name: str, threat: str, *status: Status) -> Assessment:
+    return records.record(
+        np.array(status, dtype=np.uint8),
+        np.arange(len(status)),
+        name=name,
+        threat=records.threat(name=threat, text=f"<{threat}>"),
+    )
+
+
+PAIRS = (
+    assessed("before-linf-1", "linf-1", B, B, B, S),
+    assessed("after-linf-1", "linf-1", S, S, B, S),
+    assessed("before-l2-1", "l2-1", S, B, B, B),
+    assessed("after-l2-1", "l2-1", S, B, S, S),
+)
+
+
+def test_under_several_threats_each_change_is_told_and_that_under_all() -> None:
+    linf, l2, together = changes(PAIRS)
+    assert (linf.threat, linf.before, linf.after) == ("<linf-1>", Rate.of(1, 4), Rate.of(3, 4))
+    assert (l2.before, l2.after) == (Rate.of(1, 4), Rate.of(3, 4))
+    assert (together.before, together.after) == (Rate.of(0, 4), Rate.of(2, 4))
+    assert together.difference.value == 0.5
+    assert together.difference.paired
+    assert standing_under_all(PAIRS[::2]) == Rate.of(0, 4)
+    record = TrainingRecord("worst of 2", 5.0, 2, epochs(0.1, 0.5))
+    page = page_of(PAIRS, {}, (), record)
+    assert page.index("all of them") < page.index("before training")
+    assert "after training · &lt;l2-1&gt;" in page
+    assert "before-l2-1" not in page
+    assert "all of them" not in page_of(PAIRS, {})  # names alone are no training
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        (),
+        PAIRS[:2],
+        PAIRS[:3],
+        (*PAIRS[:3], assessed("after-l2-1", "l2-1", S, S)),
+        [*PAIRS[::2], *PAIRS[::2]],
+    ],
+)
+def test_what_cannot_be_set_side_by_side_is_not(given: tuple[Assessment, ...]) -> None:
+    assert changes(given) == ()

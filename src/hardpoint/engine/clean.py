@@ -30,8 +30,8 @@ class CleanAnswers(NamedTuple):
     scores: Tensor | None
 
 
-def first_answer(ask: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``ask(x)``, where a model that cannot take ``x`` says so in words.
+def first_answer(ask: Callable[[Tensor], Tensor], x: Tensor, who: str = "the model") -> Tensor:
+    """``ask(x)``, where a model that cannot take ``x`` says so in words; ``who`` is what it is called there.
 
     Raises:
         ModelError: naming the shape and type of the inputs.
@@ -47,7 +47,7 @@ def first_answer(ask: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ModelError(
-            f"the model cannot take inputs of shape {tuple(x.shape[1:])} and type {x.dtype} ({reason})",
+            f"{who} cannot take inputs of shape {tuple(x.shape[1:])} and type {x.dtype} ({reason})",
             "give inputs in the shape and the type that the model computes in",
         ) from error
 

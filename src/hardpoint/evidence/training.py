@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 TRAINING_SCHEMA_VERSION = 1
+BEFORE, AFTER = "before", "after"
+"""What assessments around a training are called; each threat's own where there are several."""
+
+
+def moment_names(moment: str, threats: Sequence[str]) -> tuple[str, ...]:
+    """What the assessments at a ``moment`` are called, one for each of the ``threats``, given by name.
+
+    >>> moment_names(BEFORE, ["linf-0.1"]), moment_names(AFTER, ["linf-0.1", "l2-1"])
+    (('before',), ('after-linf-0.1', 'after-l2-1'))
+    """
+    return (moment,) if len(threats) == 1 else tuple(f"{moment}-{threat}" for threat in threats)
+
+
+def moment_of(name: str) -> str | None:
+    """``BEFORE`` or ``AFTER``, for an assessment of that ``name``; None for any other.
+
+    >>> moment_of("after-linf-0.1"), moment_of("linf-0.1")
+    ('after', None)
+    """
+    moment = name.partition("-")[0]
+    return moment if moment in (BEFORE, AFTER) else None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from hardpoint.evidence.training import Epoch
 from hardpoint.harden.augment import Augmentation, Crop, Cutout, Flip, Jitter, Mixup
+from hardpoint.harden.before_after import BeforeAfter
 from hardpoint.harden.harden import harden
 from hardpoint.harden.learner import CraftMode
 from hardpoint.harden.result import HardenResult
@@ -9,6 +10,7 @@ from hardpoint.harden.settings import Training
 
 __all__ = [
     "Augmentation",
+    "BeforeAfter",
     "CraftMode",
     "Crop",
     "Cutout",

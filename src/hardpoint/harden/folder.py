@@ -13,7 +13,7 @@ Layout::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,6 @@ from hardpoint.harden.recipes import Recipe
 from hardpoint.harden.recipes.recipe import carrying
 from hardpoint.harden.result import HardenResult
 from hardpoint.report.curves import drawn
-
-_OWN = ("before", "after")
 
 
 @dataclass(frozen=True)
@@ -82,12 +80,13 @@ class TrainingFolder:
         else:
             denoiser.save(self.denoiser)
 
-    def refuse_others(self, about: Mapping[str, Any], *, resume: bool) -> None:
-        """Raise ``RunError`` where the run folder holds other work than this training; nothing is written."""
+    def refuse_others(self, about: Mapping[str, Any], names: Sequence[str], *, resume: bool) -> None:
+        """Raise ``RunError`` where the run folder holds other work than this training, whose assessments have these
+        ``names``; nothing is written."""
         plan = self.path / "plan.json"
         if not resume or not self.run.exists:
             return
-        if not plan.exists() and self.run.names() != [] and any(n not in _OWN for n in self.run.names()):
+        if not plan.exists() and any(name not in names for name in self.run.names()):
             raise RunError(f"{self.run.path} holds no training", "give a new folder")
         if plan.exists():
             begin_plan(plan, about)

@@ -6,7 +6,7 @@ import copy
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -16,14 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from hardpoint.assess.arsenal import arsenal_for
-from hardpoint.assess.assess import as_dataset, assess
+from hardpoint.assess.assess import as_dataset
 from hardpoint.assess.cascade import Mode
 from hardpoint.assess.environment import describe_environment
 from hardpoint.assess.progress import Progress, shown_progress
-from hardpoint.assess.result import Result
-from hardpoint.attacks.base import usable_threat
 from hardpoint.core.access import Access
-from hardpoint.core.errors import DataError, ModelError, ThreatError
+from hardpoint.core.errors import DataError, ModelError
 from hardpoint.core.rng import Rng, split_rows
 from hardpoint.data import Dataset, check_dataset
 from hardpoint.data.dataset import row_chunks
@@ -34,21 +32,22 @@ from hardpoint.engine.heap import kept_memory
 from hardpoint.engine.shadow import fastest_plan
 from hardpoint.engine.twin import TwinPlan
 from hardpoint.evidence.store import RunFolder
-from hardpoint.evidence.training import Epoch, TrainingRecord
+from hardpoint.evidence.training import AFTER, BEFORE, Epoch, TrainingRecord
+from hardpoint.harden.against import gates_for, recipe_against, usable_threats
+from hardpoint.harden.before_after import Assessor, BeforeAfter
 from hardpoint.harden.cost import Cost, measured_seconds, within_budget
 from hardpoint.harden.devices import check_devices, trained
 from hardpoint.harden.folder import TrainingFolder
 from hardpoint.harden.learner import CraftMode, Learner
 from hardpoint.harden.names import DEFAULT, recipe_named
 from hardpoint.harden.recipes import Noise, Plain, Recipe
-from hardpoint.harden.recipes.recipe import check_recipe, keeping, preparing, proving
+from hardpoint.harden.recipes.recipe import check_data, keeping, preparing, proving
 from hardpoint.harden.result import HardenResult
 from hardpoint.harden.settings import Training
 from hardpoint.harden.trainer import Lesson, Trainer
 from hardpoint.harden.validation import Proven, UnderAttack
 from hardpoint.models.loading import load_model
 from hardpoint.models.torch import TorchModel
-from hardpoint.threats.goals import Untargeted
 from hardpoint.threats.perturbation import Perturbation
 from hardpoint.threats.threat import Threat
 
@@ -56,8 +55,6 @@ _HELD_BACK = 1000
 _LOOKED_AT = 2048
 _REMEMBERED = 1 << 30
 """Most numbers of training data whose examples the default recipe keeps, at two bytes each."""
-BEFORE, AFTER = "before", "after"
-"""Names of the two assessments in a run folder."""
 
 
 def harden(
@@ -65,7 +62,7 @@ def harden(
     x: Any,
     y: Any = None,
     *,
-    threat: Threat | Perturbation,
+    threat: Threat | Perturbation | Sequence[Threat | Perturbation],
     recipe: Recipe | str = DEFAULT,
     training: Training | None = None,
     craft_mode: CraftMode | str = CraftMode.EVAL,
@@ -75,7 +72,7 @@ def harden(
     run_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool | Progress = True,
-    gate: float | None = None,
+    gate: float | Sequence[float | None] | None = None,
     devices: int = 1,
     header: dict[str, Any] | None = None,
     each_epoch: Callable[[tuple[Epoch, ...]], None] | None = None,
@@ -86,9 +83,9 @@ def harden(
         model: an ``nn.Module``, a ``TorchModel``, or ``"pkg.mod:factory"``; trained from the weights it has.
         x: training inputs ``[n, ...]`` in the model's input range, or a ``Dataset`` (``y`` is then left out).
         y: integer labels ``[n]``.
-        threat: what to hold under; untargeted.
+        threat: what to hold under, untargeted; of several, each input is learned from under the worst.
         recipe: how: a recipe, its name, or ``"default"``: as many gradient steps as twice the price of ordinary
-            training buys on this machine.
+            training buys on this machine, and for several threats ``WorstOf`` with its usual search.
         training: how long and how fast.
         craft_mode: search for examples on the network as it will answer (``"eval"``) or as it learns (``"train"``).
         test: inputs and labels, or a ``Dataset``, that are not trained on, for the assessments before and after.
@@ -98,7 +95,7 @@ def harden(
             the same weights that it would have had without the interruption.
         resume: go on in ``run_dir``.
         progress: whether to show progress on stderr, or a ``Progress`` of your own.
-        gate: the robust accuracy asked for after training.
+        gate: the robust accuracy asked for after training, under every threat or one for each.
         devices: how many train together, through Lightning Fabric: processes where the model is on the CPU, GPUs where
             it is on one. Each takes its part of every batch; weights are those of one device but for rounding, batch
             norms, which normalise by a part, and dropout. Scripts need ``if __name__ == "__main__":``.
@@ -109,20 +106,24 @@ def harden(
         HardpointError: when model, data, threat, settings or folder cannot be used, or training diverges.
         MissingExtra: for several devices without the ``devices`` extra.
 
-    >>> from hardpoint import Linf
+    >>> from hardpoint import L2, Linf
     >>> x = torch.rand(256, 2, generator=torch.Generator().manual_seed(0))
     >>> y = (x[:, 0] > x[:, 1]).long()
     >>> net = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 2))
     >>> done = harden(net, x, y, threat=Linf(0.05), recipe="pgd", training=Training(epochs=3), progress=False)
     >>> len(done.history), done.model is net
     (3, False)
+    >>> both = [Linf(0.05), L2(0.1)]  # with test=(x, y), done.by_threat["l2-0.1"].after and done.under_all
+    >>> harden(net, x, y, threat=both, training=Training(epochs=3), progress=False).recipe
+    'worst of 2 threats (pgd-5)'
     """
     training, craft_mode = training or Training(), CraftMode.parse(craft_mode)
-    known = recipe_named(recipe) if isinstance(recipe, str) and recipe != DEFAULT else recipe
-    keeps = None if isinstance(known, str) else keeping(known)
+    asked = recipe_named(recipe) if isinstance(recipe, str) and recipe != DEFAULT else recipe
+    keeps = None if isinstance(asked, str) else keeping(asked)
     given = trainable(model, frozen=keeps is not None)
     data, held_out = as_dataset(x, y), optional_dataset(test)
-    wanted = usable(threat, given, known)
+    wanted = usable_threats(threat, given, asked)
+    known, gates = recipe_against(asked, wanted), gates_for(gate, wanted)
     if keeps is not None:
         keeps.check_network(given.module, data.shape)
     check_devices(devices, given, training, wanted, known)
@@ -132,20 +133,23 @@ def harden(
         if held_out is not None:
             refuse_overlap(data, held_out)
         folder = TrainingFolder(run) if run is not None else None
-        about = _about(given, data, wanted, known, training, craft_mode, seed, devices)
+        about = _about(given, data, wanted, asked, training, craft_mode, seed, devices)
+        assessor = Assessor(held_out, wanted, mode, seed, run, display)
         if run is not None and folder is not None:
-            folder.refuse_others(about, resume=resume)  # before anything in the folder is changed
-            names = [BEFORE, AFTER] if held_out is not None else []
-            heading = {**_header(about, wanted, training, mode), **(header or {}), "assessments": names}
+            names = (*assessor.names(BEFORE), *assessor.names(AFTER))
+            folder.refuse_others(about, names, resume=resume)  # before anything in the folder is changed
+            heading = {**_header(about, wanted, training, mode), **(header or {})}
+            heading["assessments"] = assessor.planned
             run.begin(heading, resume=resume)
             folder.begin(about)
-        before = _assessed(given, held_out, wanted, BEFORE, mode, seed, run, display, None)
+        before = assessor.results(given, BEFORE)
         fresh = copy.deepcopy(given.module)
         begins = None if isinstance(known, str) else preparing(known)
         if begins is not None:
             fresh = begins.prepared(fresh, Rng(seed).fork("weights"), _some(data).to(given.device))
         own = replace(given, module=fresh.train())
-        learner, chosen, cost = _prepared(own, lesson, wanted, known, training, craft_mode, folder)
+        first = wanted[0].perturbation  # recipes for several threats bring all of them along
+        learner, chosen, cost = _prepared(own, lesson, first, known, training, craft_mode, folder)
         told = _teller(folder, chosen, cost, each_epoch)
         file = None if folder is None else folder.checkpoint
         where = "" if devices == 1 else f" on one device; {devices} share it"
@@ -172,13 +176,14 @@ def harden(
         own.module.eval()
         shown = own.module if isinstance(model, nn.Module) else own
         denoiser = own.module.stage() if keeps is not None and isinstance(own.module, Denoised) else None
-        result = HardenResult(shown, history, chosen.name, cost, before, None, denoiser)
+        result = HardenResult(shown, history, chosen.name, cost, denoiser)
         if folder is not None:
             folder.save(result)  # whatever becomes of the assessment
-        after = _assessed(own, held_out, wanted, AFTER, mode, seed, run, display, gate)
+        after = assessor.results(own, AFTER, gates)
         if run is not None:
             run.update(status="finished")
-        return replace(result, after=after)
+        pairs = map(BeforeAfter, before, after)
+        return replace(result, by_threat=dict(zip((t.name for t in wanted), pairs, strict=False)))
 
 
 def _some(data: Dataset) -> Tensor:
@@ -220,28 +225,22 @@ def optional_dataset(test: Dataset | tuple[Any, Any] | None) -> Dataset | None:
     return as_dataset(*test)
 
 
-def usable(threat: Threat | Perturbation, model: TorchModel, recipe: Recipe | str) -> Threat:
-    if not isinstance(recipe, str):
-        check_recipe(recipe)
-    wanted = usable_threat(threat, model, Access.LABELS)
-    if not isinstance(wanted.goal, Untargeted):
-        raise ThreatError(
-            "the threat has a target", "harden against the untargeted threat, which includes it"
-        )
-    if not isinstance(recipe, Plain | Noise) and not 0 < wanted.perturbation.eps < math.inf:
-        raise ThreatError(f"eps is {wanted.perturbation.eps}", "give a finite budget above 0")
-    return wanted
-
-
 def _lesson(
-    model: TorchModel, data: Dataset, threat: Threat, training: Training, recipe: Recipe | str, seed: int
+    model: TorchModel,
+    data: Dataset,
+    threats: Sequence[Threat],
+    training: Training,
+    recipe: Recipe | str,
+    seed: int,
 ) -> Lesson:
     model = replace(
         model, access=Access.GRADIENTS
     )  # who trains it sees all of it, whatever the attacker sees
     everyone = torch.arange(len(data))
-    classes = first_answer(model.scores, data.rows(everyone[:2])[0]).shape[1]
+    few = data.rows(everyone[:2])[0]
+    classes = first_answer(model.scores, few).shape[1]
     check_dataset(data, model.box, classes)
+    check_data(recipe, few, classes)
     share = min(training.validation, _HELD_BACK / len(data), 1 - 1 / len(data))  # one at least is trained on
     if share * len(data) < 1:
         return Lesson(data, everyone, classes, None)
@@ -249,16 +248,22 @@ def _lesson(
     kept, reader = data.rows(held), replace(model, module=nn.Identity())  # asked with the network of the day
     proof = None if isinstance(recipe, str) else proving(recipe)
     if proof is not None:
-        return Lesson(data, rows, classes, Proven(reader, *kept, threat, proof))
-    attack = None if isinstance(recipe, Plain | Noise) else arsenal_for(threat.perturbation, classes).quick
-    threat = replace(threat, access=Access.GRADIENTS, queries=None)
-    return Lesson(data, rows, classes, UnderAttack(reader, *kept, threat, attack, seed))
+        return Lesson(data, rows, classes, Proven(reader, *kept, threats[0], proof))
+    attacks = tuple(
+        (
+            replace(threat, access=Access.GRADIENTS, queries=None),
+            arsenal_for(threat.perturbation, classes).quick,
+        )
+        for threat in threats
+        if not isinstance(recipe, Plain | Noise)
+    )
+    return Lesson(data, rows, classes, UnderAttack(reader, *kept, attacks, seed))
 
 
 def _about(
     model: TorchModel,
     data: Dataset,
-    threat: Threat,
+    threats: Sequence[Threat],
     recipe: Recipe | str,
     training: Training,
     craft_mode: CraftMode,
@@ -269,7 +274,8 @@ def _about(
     return {
         "model": {**model.describe(), "network": str(model.module), "probabilities": model.probabilities},
         "data": data.describe(),
-        "threat": threat.describe(),
+        "threat": threats[0].describe(),
+        **({} if len(threats) == 1 else _several(threats)),
         "recipe": recipe if isinstance(recipe, str) else repr(recipe),
         "training": training.describe(),
         "craft_mode": craft_mode.value,
@@ -277,6 +283,12 @@ def _about(
         **({} if devices == 1 else {"devices": devices}),
         "versions": describe_environment().get("versions"),
     }
+
+
+def _several(threats: Sequence[Threat]) -> dict[str, Any]:
+    """All threats, their names first: what an error about another list of them can show."""
+    names = ", ".join(threat.name for threat in threats)
+    return {"threat_list": names, "threats": [threat.describe() for threat in threats]}
 
 
 def refuse_overlap(train: Dataset, test: Dataset) -> None:
@@ -300,7 +312,7 @@ def _digests(data: Dataset) -> Iterator[bytes]:
 def _prepared(
     model: TorchModel,
     lesson: Lesson,
-    threat: Threat,
+    perturbation: Perturbation,
     recipe: Recipe | str,
     training: Training,
     craft_mode: CraftMode,
@@ -312,7 +324,7 @@ def _prepared(
     plan = fastest_plan(model, x) if known is None else known.plan
     if craft_mode is CraftMode.TRAIN:
         plan = TwinPlan(copied=False)
-    learner = Learner(model, threat.perturbation, craft_mode, plan)
+    learner = Learner(model, perturbation, craft_mode, plan)
     chosen: Recipe
     if known is not None:
         chosen = known.chosen() if isinstance(recipe, str) else recipe
@@ -348,35 +360,11 @@ def _teller(
     return tell
 
 
-def _assessed(
-    model: TorchModel,
-    test: Dataset | None,
-    threat: Threat,
-    name: str,
-    mode: Mode | str,
-    seed: int,
-    run: RunFolder | None,
-    display: Progress,
-    gate: float | None,
-) -> Result | None:
-    if test is None:
-        return None
-    return assess(
-        model,
-        test,
-        threat=threat,
-        mode=mode,
-        seed=seed,
-        name=name,
-        run_dir=None if run is None else run.path,
-        resume=run is not None,
-        progress=display,
-        gate=gate,
-    )
-
-
-def _header(about: dict[str, Any], threat: Threat, training: Training, mode: Mode | str) -> dict[str, Any]:
-    how = f"threat={threat!r}, recipe={about['recipe']}, training={training!r}, seed={about['seed']}"
+def _header(
+    about: dict[str, Any], threats: Sequence[Threat], training: Training, mode: Mode | str
+) -> dict[str, Any]:
+    threat = repr(threats[0] if len(threats) == 1 else list(threats))
+    how = f"threat={threat}, recipe={about['recipe']}, training={training!r}, seed={about['seed']}"
     if isinstance(about["recipe"], str) and about["recipe"] == DEFAULT:
         how = how.replace(f"recipe={DEFAULT}", f"recipe={DEFAULT!r}")
     if "devices" in about:

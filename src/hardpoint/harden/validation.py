@@ -20,30 +20,35 @@ _AT_ONCE = 256
 
 @dataclass(frozen=True, eq=False)
 class UnderAttack:
-    """Clean accuracy, and under a short attack.
+    """Clean accuracy, and the share that stands under each of a few short attacks.
 
     Attributes:
         model: how a network is read; its own module is not asked.
         x, y: the inputs held back.
-        threat: what is attacked under.
-        attack: how; None to measure clean accuracy alone.
-        seed: of its draws.
+        attacks: what is attacked under, and how; empty to measure clean accuracy alone.
+        seed: of their draws.
     """
 
     model: TorchModel
     x: Tensor
     y: Tensor
-    threat: Threat
-    attack: Attack | None
+    attacks: tuple[tuple[Threat, Attack], ...]
     seed: int
 
     def __call__(self, network: nn.Module) -> tuple[float, float | None]:
         shown = replace(self.model, module=network)
         clean = _right(shown, self.x, self.y)
-        if self.attack is None:
+        if not self.attacks:
             return float(clean.double().mean()), None
-        found = attack_alone(self.attack, shown, MemoryDataset(self.x, self.y), self.threat, self.seed)
-        return float(clean.double().mean()), float((~found.broken).double().mean())
+        standing = torch.ones(len(self.y), dtype=torch.bool)
+        for threat, attack in self.attacks:
+            left = standing.nonzero().squeeze(1)
+            if len(left):
+                found = attack_alone(
+                    attack, shown, MemoryDataset(self.x[left], self.y[left]), threat, self.seed
+                )
+                standing[left] = ~found.broken.cpu()
+        return float(clean.double().mean()), float(standing.double().mean())
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from hardpoint.evidence import Assessment, CertificateRecord, DefenceRecord, SearchRecord, TrainingRecord
 from hardpoint.evidence.store import finite, write_atomically
 from hardpoint.report import words
+from hardpoint.report.before_after import changes
 from hardpoint.report.certificate_view import CertificateView, certificate_view
 from hardpoint.report.certificate_words import certified_model
 from hardpoint.report.curves import drawn
@@ -168,6 +169,7 @@ def _values(
         "proofs": proofs,
         "networks": list(dict.fromkeys(names)),
         "models": list(dict.fromkeys(model_name(a) for a in assessments)),
+        "changes": changes(assessments),
         "threats": len({(threat_name(a), a.threat.get("access")) for a in assessments}) or len(proofs),
         "inputs": _inputs(told),
         "missing": unfinished(assessments, header, certificates),

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from hardpoint.evidence import Assessment, CurvePoint, Finding, Rate
 from hardpoint.evidence.catalogue import RULES
+from hardpoint.evidence.training import moment_of
 from hardpoint.report import charts, words
 from hardpoint.report.pictures import Gallery, gallery
 from hardpoint.report.reading import (
@@ -71,6 +72,7 @@ class Section:
 
     anchor: str
     record: Assessment
+    moment: str
     model: str
     threat: str
     access: str
@@ -98,6 +100,7 @@ def section(assessment: Assessment, position: int, detail: Detail) -> Section:
     return Section(
         anchor=f"a{position}-{name}".rstrip("-"),
         record=assessment,
+        moment=moment_of(assessment.name) or assessment.name,
         model=model_name(assessment),
         threat=words.perturbation_text(assessment.threat),
         access=str(assessment.threat.get("access") or "unknown"),

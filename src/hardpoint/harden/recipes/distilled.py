@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hardpoint.core.errors import ConfigError, ModelError
+from hardpoint.engine.clean import first_answer
 from hardpoint.harden.learner import Batch, Learner
 from hardpoint.harden.recipes._checks import positive, share
 from hardpoint.harden.recipes.recipe import Attacked, Recipe, Taught, check_recipe, keeping, proving, shifting
@@ -68,6 +69,11 @@ class Distilled:
     def around(self, inner: Recipe) -> Recipe:
         return replace(self, inner=inner)
 
+    def check_data(self, x: Tensor, classes: int) -> None:
+        assert isinstance(self.teacher, Teacher)
+        first_answer(self.teacher.scores, x, "the teacher")
+        self._answers(x, classes)
+
     def attacked(self, learner: Learner, batch: Batch) -> Attacked:
         return self.inner.attacked(learner.cooled(self.temperature), self.answered(batch))
 
@@ -77,12 +83,15 @@ class Distilled:
 
     def answered(self, batch: Batch) -> Batch:
         """The batch with the teacher's answers as its targets, as far as ``share`` says."""
+        answers = self._answers(batch.x, batch.targets.shape[1]).to(batch.targets.dtype)
+        return replace(batch, targets=torch.lerp(batch.targets, answers, self.share))
+
+    def _answers(self, x: Tensor, classes: int) -> Tensor:
         assert isinstance(self.teacher, Teacher)
-        scores = self.teacher.scores(batch.x)
-        if scores.shape != batch.targets.shape:
+        scores = self.teacher.scores(x)
+        if scores.shape != (len(x), classes):
             raise ModelError(
-                f"the teacher knows {scores.shape[1]} classes, the data have {batch.targets.shape[1]}",
+                f"the teacher knows {scores.shape[1]} classes, the data have {classes}",
                 "give one of the same classes",
             )
-        answers = (scores / self.temperature).softmax(1).to(batch.targets.dtype)
-        return replace(batch, targets=torch.lerp(batch.targets, answers, self.share))
+        return (scores / self.temperature).softmax(1)

@@ -136,6 +136,15 @@ class Proves(Protocol):
 
 
 @runtime_checkable
+class ChecksData(Protocol):
+    """A recipe that can tell before it begins whether it fits the data."""
+
+    def check_data(self, x: Tensor, classes: int) -> None:
+        """Raise ``ModelError`` where it cannot learn from inputs such as ``x`` ``[n, ...]`` of so many ``classes``."""
+        ...
+
+
+@runtime_checkable
 class Wraps(Protocol):
     """A recipe around another, which changes what is learned and leaves all else that the other does."""
 
@@ -185,6 +194,14 @@ def keeping(recipe: Recipe) -> KeepsNetwork | None:
 def proving(recipe: Recipe) -> Proves | None:
     """The part of ``recipe`` whose networks are to be proven safe."""
     return next((part for part in layers(recipe) if isinstance(part, Proves)), None)
+
+
+def check_data(recipe: Recipe | str, x: Tensor, classes: int) -> None:
+    """Raise ``ModelError`` where a part of ``recipe`` cannot learn from inputs such as ``x``; a name stands for none
+    that could not."""
+    for part in () if isinstance(recipe, str) else layers(recipe):
+        if isinstance(part, ChecksData):
+            part.check_data(x, classes)
 
 
 def check_recipe(value: object) -> None:

@@ -26,10 +26,11 @@ from hardpoint.engine.clean import first_answer
 from hardpoint.engine.executors import Executor, executor_of
 from hardpoint.evidence.search import SearchRecord, Trial
 from hardpoint.evidence.store import RunFolder, begin_plan, write_atomically
-from hardpoint.harden.harden import optional_dataset, refuse_overlap, trainable, usable
+from hardpoint.harden.against import usable
+from hardpoint.harden.harden import optional_dataset, refuse_overlap, trainable
 from hardpoint.harden.names import DEFAULT, recipe_named
 from hardpoint.harden.recipes import Atta, Recipe
-from hardpoint.harden.recipes.recipe import keeping
+from hardpoint.harden.recipes.recipe import check_data, keeping
 from hardpoint.harden.search.limits import Limits
 from hardpoint.harden.search.proposals import Proposal, proposed
 from hardpoint.harden.search.result import SearchResult
@@ -115,8 +116,10 @@ def search(
         executor_of(workers),
     )
     wanted = usable(threat, given, chosen)
-    classes = first_answer(given.scores, data.rows(torch.arange(min(2, len(data))))[0]).shape[1]
+    few = data.rows(torch.arange(min(2, len(data))))[0]
+    classes = first_answer(given.scores, few).shape[1]
     check_dataset(data, given.box, classes)
+    check_data(chosen, few, classes)
     if held_out is not None:
         refuse_overlap(data, held_out)
     limits = limits or Limits.like(given.module, data.shape)
