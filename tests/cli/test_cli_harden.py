@@ -78,7 +78,11 @@ def test_settings_come_from_the_file(folder: Path, capsys: pytest.CaptureFixture
     [
         ([*WORDS[:3], *WORDS[5:], *THREAT], "no training data is named"),
         ([*WORDS[:5], "--data", "train.npz", *THREAT], "are among those to learn from"),
-        ([*WORDS, *THREAT, "--threat", "l2:0.1"], "2 threats are given"),
+        (
+            [*WORDS, *THREAT[:-1], "trades", "--threat", "l2:0.1"],
+            "trades-10 learns from one threat, and 2 are given",
+        ),
+        ([*WORDS, *THREAT, "--threat", "linf:0.05"], "is given twice"),
         ([*WORDS, "--threat", "linf:0"], "eps is 0"),
         ([*WORDS, *THREAT[:2], "--recipe", "tradse"], "trades"),
         ([*WORDS, *THREAT[:2], "--recipe", "pgd:stps=2"], "stps"),

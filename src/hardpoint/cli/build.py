@@ -52,8 +52,7 @@ def build_model(resolved: Resolved) -> Model:
         raise ConfigError(
             "no model is named", "give --model, or set load in [model]; hardpoint init writes the file"
         )
-    if resolved.base != Path():
-        _importable(resolved.base)
+    importable(resolved.base)
     return load_model(
         said.load,
         weights=said.weights,
@@ -74,10 +73,10 @@ def build_surrogates(resolved: Resolved) -> tuple[Differentiable, ...]:
     return load_surrogates(named) if named else ()
 
 
-def _importable(folder: Path) -> None:
+def importable(folder: Path) -> None:
     """Let modules beside the configuration file be found; stays, as the user's code may import more later."""
     place = str(folder.resolve())
-    if place not in sys.path:
+    if folder != Path() and place not in sys.path:
         sys.path.insert(0, place)
 
 

@@ -195,10 +195,14 @@ class DefenceSettings(Table):
 
 
 class HardenSettings(Table):
-    """``[harden]``: what is learned from, by which recipe, how long and how fast."""
+    """``[harden]``: what and whom is learned from, by which recipe, how long and how fast."""
 
     train: str | None = None
     recipe: Annotated[str, AfterValidator(_recipe)] = "default"
+    teacher: str | None = None
+    teacher_weights: str | None = None
+    teacher_temperature: Positive | None = None
+    teacher_share: Share | None = None
     craft_mode: Literal["eval", "train"] = "eval"
     epochs: AtLeastOne = 15
     batch_size: AtLeastOne = 128
@@ -302,6 +306,8 @@ PATHS = (
     "data.spool_dir",
     "defence.benign",
     "harden.train",
+    "harden.teacher",
+    "harden.teacher_weights",
     "run.dir",
 )
 """Keys that may hold a path, which is relative to the file it stands in."""

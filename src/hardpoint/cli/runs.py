@@ -128,8 +128,9 @@ def header_of(settings: Settings, words: Sequence[str], names: Sequence[str]) ->
     said = flat(settings)
     if said["http.headers"] is not None:
         said["http.headers"] = dict.fromkeys(said["http.headers"], "(not recorded)")
-    if said["model.load"] is not None:
-        said["model.load"] = _shown(said["model.load"])
+    for key in ("model.load", "harden.teacher"):
+        if said[key] is not None:
+            said[key] = _shown(said[key])
     return {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command_line(words),

@@ -12,7 +12,7 @@ from hardpoint.cli.harden_command import build_lesson, run_folder, training_of
 from hardpoint.cli.layers import Resolved
 from hardpoint.cli.report_command import write_formats
 from hardpoint.cli.runs import Verb, header_of, resume_command
-from hardpoint.cli.training_made import made_recipe
+from hardpoint.cli.teacher import build_recipe
 from hardpoint.core.errors import ConfigError
 from hardpoint.data import Dataset
 from hardpoint.evidence.store import RunFolder
@@ -28,13 +28,15 @@ def run(asked: Asked) -> int:
     built = build_lesson(asked)
     resolved, model, train, test = built.resolved, built.model, built.train, built.test
     settings = resolved.settings
-    recipe = made_recipe(settings.harden.recipe)
+    if len(built.threats) > 1:
+        raise ConfigError(f"{len(built.threats)} threats are given", "search under one at a time")
+    recipe = build_recipe(resolved)
     with run_folder(asked, resolved, model, Verb.SEARCH) as path:
         try:
             result = search(
                 model,
                 train,
-                threat=built.threat.threat,
+                threat=built.threats[0].threat,
                 trials=settings.search.trials,
                 limits=_limits(settings.search, model, train),
                 recipe=None if recipe == DEFAULT else recipe,

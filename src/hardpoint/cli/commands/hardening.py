@@ -41,6 +41,15 @@ def harden(
     data: Data = None,
     threat: Threats = None,
     recipe: Recipe = None,
+    teacher: Annotated[
+        Text,
+        typer.Option(
+            "--teacher", metavar="MODEL", help="A robust model whose answers are learned; as --model."
+        ),
+    ] = None,
+    teacher_weights: Annotated[
+        Text, typer.Option("--teacher-weights", metavar="FILE", help="Weights for the teacher's module.")
+    ] = None,
     epochs: Epochs = None,
     lr: StepSize = None,
     optimiser: Annotated[Text, typer.Option("--optimiser", metavar="WORD", help="adamw or sgd.")] = None,
@@ -71,7 +80,7 @@ def harden(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> int:
-    """Train a model to hold under a threat, and assess it before and after."""
+    """Train a model to hold under a threat, or the worst of several, and assess it before and after."""
 
     def work() -> int:
         from hardpoint.cli.asked import Asked
@@ -88,6 +97,8 @@ def harden(
             sample=sample,
             train=train,
             recipe=recipe,
+            teacher=teacher,
+            teacher_weights=teacher_weights,
             epochs=epochs,
             lr=lr,
             optimiser=optimiser,
