@@ -1,8 +1,8 @@
 """Ten defences: does the automatic attacker who knows them do as well as one written by hand for each?
 
 Naive is what stands against examples made for the undefended network, adaptive what ``hp.assess`` leaves without any
-setting, by hand what a long attack leaves that was told how to cross each stage. ``STACKS_OF`` names the data, of those in
-``SETTINGS``; ``STACKS`` some of the stacks, with ; between them.
+setting, by hand what a long attack leaves that was told how to cross each stage. ``STACKS_OF`` names the data, of those
+in ``SETTINGS``; ``STACKS`` some of the stacks, with ; between them.
 """
 
 from __future__ import annotations
