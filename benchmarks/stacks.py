@@ -90,6 +90,9 @@ def stacks(x: Tensor) -> dict[str, tuple[Crossing, ...]]:
 def run(options: Options) -> list[Table]:
     """A table per data set."""
     wanted = os.environ.get("STACKS_OF", "digits").split(",")
+    unknown = set(wanted) - set(SETTINGS)
+    if unknown:
+        raise SystemExit(f"STACKS_OF={','.join(sorted(unknown))} is unknown: use {', '.join(SETTINGS)}")
     return [_measured(*SETTINGS[name], options) for name in wanted]
 
 

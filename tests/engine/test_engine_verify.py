@@ -80,6 +80,15 @@ def test_a_random_model_must_fail_more_often_than_not(offset, most):
     assert sure.passes == 4 * (32 + 128)
 
 
+def test_a_claim_that_cannot_stand_any_more_is_asked_no_further():
+    """Of 32 passes 22 must reach the goal, so the eleventh that does not is the last."""
+    never = Noisy(linear(torch.zeros(2, 2), torch.tensor([3.0, 0.0])), 1e-3)
+    with torch.random.fork_rng(devices=[]):
+        verdict = check([[0.5, 0.4]] * 3, model=never, is_random=True)
+    assert not verdict.stands.any()
+    assert verdict.passes == 3 * 11
+
+
 class Shifted(nn.Module):
     """The same scores as ``inner``, but a copy of it answers with class 1 favoured by ``by``."""
 

@@ -55,6 +55,14 @@ def hardened(data=None, **more):
     return harden(flat(), x, y, **settings)
 
 
+@pytest.mark.parametrize("gate", [40, -0.1, True, "x", [0.4, "x"], [[0.4], [0.5]], float("nan")])
+def test_gates_that_are_no_shares_are_refused_before_anything_begins(gate, tmp_path):
+    x, y = cloud(96)
+    with pytest.raises(ConfigError, match="a gate is"):
+        hardened(gate=gate, test=(x + 1e-3, y), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 # ------------------------------------------------------------------------------------------------ recipes
 
 
@@ -147,11 +155,11 @@ def test_an_epoch_is_no_better_than_under_the_first_threat():
 def test_before_and_after_under_each(tmp_path):
     x, y = cloud(120)
     run = RunFolder(tmp_path / "run")
-    done = hardened(data=(x[:96], y[:96]), test=(x[96:], y[96:]), run_dir=run.path, gate=[0.0, 1.1])
+    done = hardened(data=(x[:96], y[:96]), test=(x[96:], y[96:]), run_dir=run.path, gate=[0.0, 1.0])
     names = ["before-linf-0.03", "after-linf-0.03", "before-l2-0.06", "after-l2-0.06"]
     assert run.names() == names
     assert [a.name for a in run.read()] == names
-    assert [a.gate for a in run.read()] == [None, 0.0, None, 1.1]
+    assert [a.gate for a in run.read()] == [None, 0.0, None, 1.0]
     assert run.header()["status"] == "finished"
     assert "threat=[Threat(Linf(" in run.header()["code"]
     assert list(done.by_threat) == ["linf-0.03", "l2-0.06"]
@@ -246,3 +254,10 @@ def test_refusals_name_the_cure_and_write_nothing(case, tmp_path):
         hardened(**change, run_dir=tmp_path / "run")
     assert caught.value.cure
     assert not (tmp_path / "run").exists()
+
+
+def test_attackers_who_may_change_the_same_are_trained_against_once():
+    seen = [Threat(Linf(0.03)), Threat(Linf(0.03), access="scores")]
+    assert recipe_against(Pgd(3), seen) == Pgd(3)
+    three = recipe_against("default", [*seen, Threat(L2(0.06))])
+    assert three == WorstOf(PAIR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -80,18 +81,27 @@ def _verify_random(
     stands, passes = inside.clone(), 0
     prediction = torch.full_like(y, -1)
     for count in (RANDOM_PASSES, _MORE_PASSES):
+        allowed = count - _least_wins(count)
         rows = stands.nonzero().squeeze(1)
-        if not len(rows):
-            break
-        points = adversarial[rows]
-        answers = torch.stack(
-            [torch.cat([_labels(model, part, chunk) for part in chunks(points, chunk)]) for _ in range(count)]
-        )
-        passes += count * len(rows)
-        wins = goal.reached(answers, y[rows].expand_as(answers)).sum(0)
-        beyond_half = [Rate.of(int(w), count).low > 0.5 for w in wins]
-        usual = answers.mode(0).values
-        often = torch.tensor(beyond_half, dtype=torch.bool, device=inside.device)
-        stands[rows] = often & goal.reached(usual, y[rows])
-        prediction[rows] = usual
+        answers = y.new_empty(0, len(rows))
+        for _ in range(count):
+            if not len(rows):
+                break
+            points = adversarial[rows]
+            again = torch.cat([_labels(model, part, chunk) for part in chunks(points, chunk)])
+            passes += len(rows)
+            answers = torch.cat([answers, again[None]])
+            lost = (~goal.reached(answers, y[rows].expand_as(answers))).sum(0)
+            open_ = lost <= allowed  # the others cannot stand any more, whatever comes
+            rows, answers = rows[open_], answers[:, open_]
+        stands.fill_(False)
+        if len(rows):
+            usual = answers.mode(0).values
+            stands[rows], prediction[rows] = goal.reached(usual, y[rows]), usual
     return Verified(stands, prediction, passes)
+
+
+@cache
+def _least_wins(count: int) -> int:
+    """Of so many passes, how many must reach the goal so that more than half of all do."""
+    return next(wins for wins in range(count + 1) if Rate.of(wins, count).low > 0.5)

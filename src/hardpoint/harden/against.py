@@ -61,8 +61,18 @@ def recipe_against(recipe: Recipe | str, threats: Sequence[Threat]) -> Recipe | 
     """
     if len(threats) == 1:
         return recipe
-    perturbations = tuple(threat.perturbation for threat in threats)
+    perturbations = tuple(_distinct([threat.perturbation for threat in threats]))
+    if len(perturbations) == 1:  # attackers who see more or less of the model, but may change the same
+        return recipe
     return WorstOf(perturbations) if isinstance(recipe, str) else _worst_of(recipe, perturbations)
+
+
+def _distinct(perturbations: Sequence[Perturbation]) -> list[Perturbation]:
+    found: list[Perturbation] = []
+    for one in perturbations:
+        if all(one.describe() != other.describe() for other in found):
+            found.append(one)
+    return found
 
 
 def _worst_of(recipe: Recipe, perturbations: tuple[Perturbation, ...]) -> Recipe:
@@ -85,9 +95,13 @@ def gates_for(gate: Any, threats: Sequence[Threat]) -> tuple[float | None, ...]:
     ((0.4,), (0.4, None))
     """
     if not isinstance(gate, list | tuple):
-        return (gate,) * len(threats)
+        gate = (gate,) * len(threats)
     if len(gate) != len(threats):
         raise ConfigError(
             f"{len(gate)} gates are given for {len(threats)} threats", "give one for each, or one for all"
         )
+    for one in gate:
+        is_share = isinstance(one, int | float) and not isinstance(one, bool) and 0 <= one <= 1
+        if one is not None and not is_share:
+            raise ConfigError(f"a gate is {one!r}", "give a share from 0 to 1, or None")
     return tuple(gate)

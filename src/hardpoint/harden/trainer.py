@@ -39,7 +39,8 @@ _LOOK_EVERY = 2
 a smaller one says less; four times as many where a look is dear, or little is to be feared: examples that go on from
 the last epoch's are the work of many steps."""
 _LOOKED_AT = 16
-"""Inputs of a batch that are looked at: a few say as much as all, at a small part of an update's price."""
+"""Inputs of a batch that are looked at: a few say as much as all, at a small part of an update's price. Twice as many
+while the budget grows, as fewer looks are remembered then."""
 _SNAPSHOT = 24
 _SMALLER = "train with a smaller lr, or with clip=1.0"
 
@@ -295,7 +296,8 @@ class Trainer:
             pause *= 4
         if (attacked.slope is None and not self.alarms) or sums.updates % pause:
             return False
-        few = torch.arange(len(batch) if is_whole else min(len(batch), _LOOKED_AT), device=self.device)
+        most = len(batch) if is_whole else _LOOKED_AT * (2 if grows else 1)
+        few = torch.arange(min(len(batch), most), device=self.device)
         x, y, targets = attacked.x.detach()[few], batch.y[few], batch.targets[few]
         region = take_rows(self.learner.region(batch), few)
         with self.learner.searched() as scores:

@@ -43,11 +43,18 @@ def changes(assessments: Sequence[Assessment]) -> tuple[Change, ...]:
         return ()
     before, after = ([found[name] for name in shared] for found in moments.values())
     each = tuple(
-        Change(words.perturbation_text(t.a.threat), t.a.robust_accuracy, t.b.robust_accuracy, t.robust)
+        Change(_told(t.a, before), t.a.robust_accuracy, t.b.robust_accuracy, t.robust)
         for t in compare(before, after).threats
     )
     together = paired_difference(_standing(before), _standing(after))
     return (*each, Change("all of them", standing_under_all(before), standing_under_all(after), together))
+
+
+def _told(one: Assessment, others: Sequence[Assessment]) -> str:
+    """The threat in words, with what the attacker sees where others may change the same."""
+    text = words.perturbation_text(one.threat)
+    alike = sum(words.perturbation_text(other.threat) == text for other in others)
+    return text if alike == 1 else f"{text}, {one.threat.get('access')} access"
 
 
 def _by_threat(assessments: Sequence[Assessment], moment: str) -> dict[str, Assessment]:

@@ -10,7 +10,8 @@ import torch
 
 pytest.importorskip("sklearn")
 from sklearn.base import clone
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, VotingClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from hardpoint import Threat
@@ -170,6 +171,37 @@ def test_what_a_better_estimator_gains_elsewhere_is_spent_on_proofs(table):
         moved = x.numpy().copy()
         moved[:, 2] = value
         assert (anchored.predict(moved)[proven] == said[proven]).all()
+
+
+def test_what_is_gained_elsewhere_is_allowed_to_be_lost(table):
+    x, y, edits = table
+    stump, boosted = DecisionTreeClassifier(max_depth=1), HistGradientBoostingClassifier(max_iter=20)
+
+    class Open(GatedClassifier):
+        def _cross_fitted(self, *given):
+            self.known = super()._cross_fitted(*given)
+            return self.known
+
+    model = Open(stump, fixed_features(edits), most_lost=0.01, rest=boosted).fit(x.numpy(), y.numpy())
+    sure, (anchor, rest, own), said = model.known
+    gained = rest.mean() - own.mean()
+    assert gained > 0.005
+    assert np.array_equal(model.enough_, thresholds(sure, said, anchor, rest, 2, 0.01 + gained))
+    assert (model.enough_ <= thresholds(sure, said, anchor, rest, 2, 0.01)).all()
+    assert (model.enough_ < thresholds(sure, said, anchor, rest, 2, 0.01)).any()
+
+
+def test_an_estimator_elsewhere_that_cannot_stand_in_is_refused(table):
+    x, y, edits = table
+    fixed, tree = fixed_features(edits), DecisionTreeClassifier(max_depth=3)
+    with pytest.raises(ModelError, match="less accurate than the estimator"):
+        GatedClassifier(tree, fixed, rest=DummyClassifier()).fit(x.numpy(), y.numpy())
+    hard = VotingClassifier([("a", DecisionTreeClassifier()), ("b", DecisionTreeClassifier())], voting="hard")
+    with pytest.raises(ModelError, match="rest cannot stand in"):
+        harden_estimator(tree, x, y, threat=edits, gate=0.01, rest=hard, progress=False)
+    tied = HistGradientBoostingClassifier(monotonic_cst=[0, 1])
+    with pytest.raises(ModelError, match="rest cannot stand in"):
+        harden_estimator(tree, x, y, threat=edits, gate=0.01, rest=tied, progress=False)
 
 
 def test_an_estimator_elsewhere_needs_a_gate_and_has_to_be_one(table):

@@ -10,8 +10,8 @@ from hardpoint.harden.recipes.recipe import Recipe, Wraps
 
 
 def longer(recipe: Recipe) -> Recipe:
-    """The recipe with twice the gradient steps; six, for those that take one and remember nothing: where one has
-    failed, slopes turn, and four stay a point behind ten.
+    """``Atta`` and ``Pgd`` with twice the gradient steps; for recipes of single steps, six by ``Pgd``: where one step
+    has failed, slopes turn, and four stay a point behind ten.
 
     >>> from hardpoint.harden.recipes import Awp, NFgsm
     >>> longer(NFgsm()).name, longer(Atta()).name, longer(Awp(NFgsm())).name

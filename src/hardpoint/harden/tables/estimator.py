@@ -79,9 +79,10 @@ def harden_estimator(
             is learned from with the weight of a clean row. Rows just beyond the boundary teach less than the worst.
         attacked: how many rows that is.
         most_lost: clean accuracy that the rounds may cost on the rows held back.
-        gate: clean accuracy that a gate may cost besides, or None for no gate.
+        gate: clean accuracy that a gate may cost besides, as cross-fitting estimates it, or None for no gate.
         rest: with a gate, the estimator that answers what is not settled, in the place of a copy of ``estimator``. The
-            accuracy that one gains, such as an ensemble of members that differ, the gate may cost as well.
+            accuracy that one gains, such as an ensemble of members that differ, the gate may cost as well. It learns
+            the rounds' examples too, though these were searched for against copies of ``estimator``.
         validation: share of the rows held back to choose the round; up to 200 of them are attacked.
         test: rows and labels that are not trained on, for the measurements before and after. Before is ``estimator``
             as it is where it is fitted, else the first fit.

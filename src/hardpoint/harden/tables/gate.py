@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hardpoint.assess.assess import as_dataset
-from hardpoint.core.errors import ModelError, ThreatError
+from hardpoint.core.errors import AccessDenied, ModelError, ThreatError
 from hardpoint.core.rng import Rng
 from hardpoint.harden.tables.examples import Examples
-from hardpoint.harden.tables.fitting import fitted, probabilities, unfitted
+from hardpoint.harden.tables.fitting import fitted, probabilities
 from hardpoint.threats.features import Feature, FeatureEdits, Kind, Mutability, Norm
 
 _PRICES = np.geomspace(1e-3, 1e3, 121)
+_TRIED = 1000
+"""Rows on which another estimator is tried out before the long work begins."""
 
 
 def fixed_features(edits: FeatureEdits) -> tuple[int, ...]:
@@ -63,7 +65,8 @@ class GatedClassifier:
     Whatever an attacker does to a row that the anchor answers, the answer stays: the anchor does not see it. So
     ``certified`` is a proof, under any search, known or not. How sure is sure enough is set for each class on
     predictions for rows that neither was fitted on (cross-fitting): the largest share that is answered right by the
-    anchor at a loss of accuracy of at most ``most_lost``.
+    anchor at a loss of accuracy of at most ``most_lost`` on these rows; on others it may be somewhat more or less, the
+    more so the fewer rows there are.
 
     Args:
         estimator: what the anchor is a copy of, and the other too where there is no ``rest``.
@@ -128,7 +131,13 @@ class GatedClassifier:
         self.anchor_ = fitted(self.estimator, rows[:, columns], labels)
         self.rest_ = more.learned(self._rest, rows, labels, weight)
         self.classes_, self.n_features_in_ = self.rest_.classes, rows.shape[1]
-        spare = max(0.0, self.most_lost + float(rest_right.mean() - own_right.mean()))
+        spare = self.most_lost + float(rest_right.mean() - own_right.mean())
+        if spare < 0:
+            raise ModelError(
+                f"rest is {100 * (self.most_lost - spare):.1f} points less accurate than the estimator, on rows that "
+                "neither was fitted on",
+                "give one that is more accurate, or none",
+            )
         self.enough_ = thresholds(sure, said, anchor_right, rest_right, len(self.classes_), spare)
         return self
 
@@ -153,7 +162,9 @@ class GatedClassifier:
             raise ModelError(f"the fixed columns are {self.fixed}, of {d}", "give numbers of columns")
         if sorted(set(y.tolist())) != list(range(int(y.max()) + 1)):
             raise ModelError(f"the labels are {sorted(set(y.tolist()))}", "number the classes from 0")
-        unfitted(self._rest)
+        few = torch.linspace(0, n - 1, min(n, _TRIED), dtype=torch.float64).long()
+        if self.rest is not None:
+            _try_out(self.rest, x[few], y[few])
         try:
             fitted(self.estimator, x[:, list(self.fixed)], y)
         except (IndexError, TypeError, ValueError) as error:
@@ -219,6 +230,19 @@ class GatedClassifier:
         if rows.dim() != 2 or rows.shape[1] != self.n_features_in_:
             raise ModelError(f"rows of shape {tuple(rows.shape)}", f"give [n, {self.n_features_in_}]")
         return rows[:, list(self.fixed)]
+
+
+def _try_out(rest: Any, x: Tensor, y: Tensor) -> None:
+    """Raise ``ModelError`` where ``rest`` cannot be fitted on rows ``x``, or gives no probabilities."""
+    try:
+        model = fitted(rest, x, y)
+        probabilities(model, x[:1])
+    except (AttributeError, IndexError, TypeError, ValueError, AccessDenied) as error:
+        raise ModelError(
+            f"rest cannot stand in for the estimator ({str(error).splitlines()[0]})",
+            "give a classifier that takes these rows and tells probabilities; VotingClassifier does with "
+            'voting="soft"',
+        ) from None
 
 
 def thresholds(

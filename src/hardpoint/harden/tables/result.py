@@ -39,8 +39,9 @@ class TableHardenResult:
     Attributes:
         model: fitted; the one given is unchanged.
         history: every fit, in order.
-        kept: the fit that ``model`` is.
-        before, after: under the same attacks on the same test rows; None without any.
+        kept: the fit that ``model`` is; with a gate, the one that was put behind it.
+        before, after: on the same test rows, each under what is strongest against it, which may differ where an
+            estimator of another kind answers (``attacks`` tells); None without any.
         certified: the share of the test rows that are proven to be answered right whatever the attacker does; None
             without a gate or without test rows.
     """
