@@ -1,7 +1,7 @@
 """Networks for MNIST that are trained here, and images that they have not seen.
 
-One learns from the first half of the training images; the other half and the test images are benign inputs that it was
-not trained on. The images are found as ``benchmarks.models`` finds them.
+``network`` learns from the first half of the training images; the other half and the test images are benign inputs that
+it was not trained on (``unseen``). The images are found as ``benchmarks.models`` finds them.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _trained(net: nn.Sequential, inputs: int, epochs: int) -> nn.Sequential:
 
 
 def unseen() -> tuple[Tensor, Tensor]:
-    """40,000 images that the network was not trained on, in an order drawn once."""
+    """40,000 images that ``network`` was not trained on, in an order drawn once."""
     (a, b), (c, d) = mnist_training(slice(_TRAINED_ON, 60_000)), mnist()
     order = torch.randperm(40_000, generator=torch.Generator().manual_seed(0))
     return torch.cat([a, c])[order], torch.cat([b, d])[order]

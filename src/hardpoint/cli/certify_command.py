@@ -70,7 +70,7 @@ def _records(
     asked: Asked, settings: Settings, model: Certifiable, data: Dataset, named: dict[str, Planned], path: Path
 ) -> Iterator[CertificateRecord]:
     """One record per threat."""
-    header = {**header_of(settings, asked.words, []), "certificates": list(named)}
+    header = {**header_of(settings, asked.words), "certificates": list(named)}
     for number, (name, planned) in enumerate(named.items()):
         if not asked.quiet and len(named) > 1:
             note(f"{name} ({number + 1} of {len(named)}): {len(data)} inputs")

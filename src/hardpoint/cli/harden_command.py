@@ -59,7 +59,7 @@ def run(asked: Asked) -> int:
                 progress=not asked.quiet,
                 gate=[planned.gate for planned in threats],
                 devices=settings.harden.devices,
-                header=header_of(settings, asked.words, []),  # harden names the assessments
+                header=header_of(settings, asked.words),
             )
         except BaseException as error:
             if RunFolder(path).exists:

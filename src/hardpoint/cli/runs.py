@@ -123,7 +123,7 @@ def resume_command(words: Sequence[str], run: Path) -> str:
     return command_line([*kept, *([] if named else ["--out", str(run)]), "--resume"])
 
 
-def header_of(settings: Settings, words: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+def header_of(settings: Settings, words: Sequence[str], names: Sequence[str] = ()) -> dict[str, Any]:
     """What ``run.json`` says of the run: when, how, with which settings, and the assessments planned."""
     said = flat(settings)
     if said["http.headers"] is not None:

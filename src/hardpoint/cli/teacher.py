@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hardpoint.cli.build import importable
 from hardpoint.cli.layers import Resolved
 from hardpoint.cli.training_made import made_recipe
 from hardpoint.core.errors import ConfigError, ModelError
-from hardpoint.harden.recipes import Awp, Denoiser, Distilled, Mixed, Pgd, Recipe
+from hardpoint.harden.recipes import Recipe
+from hardpoint.harden.recipes.taught import STUDENT, taught_by
 from hardpoint.harden.teacher import Teacher
 from hardpoint.models.loading import load_model
-
-RSLAD = Mixed(Pgd(), clean=1 / 6)
-"""What a teacher is learned from by default; see ``Distilled``."""
 
 
 def build_recipe(resolved: Resolved) -> Recipe | str:
@@ -37,13 +33,7 @@ def build_recipe(resolved: Resolved) -> Recipe | str:
         model = load_model(said.teacher, weights=said.teacher_weights)
     except ModelError as error:
         raise type(error)(f"the teacher: {error.what}", error.cure) from error
-    given = {"temperature": said.teacher_temperature, "share": said.teacher_share}
-    how = {word: value for word, value in given.items() if value is not None}
-    return _taught(RSLAD if isinstance(recipe, str) else recipe, Teacher(model), how)
-
-
-def _taught(recipe: Recipe, teacher: Teacher, how: dict[str, Any]) -> Recipe:
-    """``Distilled`` around the recipe, but inside of those that must stand around it."""
-    if isinstance(recipe, Awp | Denoiser):
-        return recipe.around(_taught(recipe.inner, teacher, how))
-    return Distilled(recipe, teacher, **how)
+    how = {"temperature": said.teacher_temperature, "share": said.teacher_share}
+    given = {word: value for word, value in how.items() if value is not None}
+    student = STUDENT if isinstance(recipe, str) else recipe
+    return taught_by(Teacher(model), student, **given)

@@ -22,7 +22,8 @@ _MORE_PASSES = 128
 
 @dataclass(frozen=True)
 class Verified:
-    """Row by row, whether a claim stood, and the label the model gives the example alone."""
+    """Row by row, whether a claim stood, and the label the model gives the example alone; of a random model its usual
+    answer, and -1 where the claim did not stand."""
 
     stands: Tensor
     prediction: Tensor
@@ -82,23 +83,19 @@ def _verify_random(
     prediction = torch.full_like(y, -1)
     for count in (RANDOM_PASSES, _MORE_PASSES):
         allowed = count - _least_wins(count)
-        rows = stands.nonzero().squeeze(1)
-        answers = y.new_empty(0, len(rows))
-        for _ in range(count):
+        answers = y.new_full((count, len(y)), -1)
+        lost = torch.zeros_like(y)
+        for turn in range(count):
+            rows = (stands & (lost <= allowed)).nonzero().squeeze(1)  # no other can stand any more
             if not len(rows):
                 break
             points = adversarial[rows]
-            again = torch.cat([_labels(model, part, chunk) for part in chunks(points, chunk)])
+            answers[turn, rows] = torch.cat([_labels(model, part, chunk) for part in chunks(points, chunk)])
+            lost[rows] += (~goal.reached(answers[turn, rows], y[rows])).long()
             passes += len(rows)
-            answers = torch.cat([answers, again[None]])
-            lost = (~goal.reached(answers, y[rows].expand_as(answers))).sum(0)
-            open_ = lost <= allowed  # the others cannot stand any more, whatever comes
-            rows, answers = rows[open_], answers[:, open_]
-        stands.fill_(False)
-        if len(rows):
-            usual = answers.mode(0).values
-            stands[rows], prediction[rows] = goal.reached(usual, y[rows]), usual
-    return Verified(stands, prediction, passes)
+        prediction = answers.mode(0).values
+        stands &= (lost <= allowed) & goal.reached(prediction, y)
+    return Verified(stands, torch.where(stands, prediction, -1), passes)
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import Any
 
 TRAINING_SCHEMA_VERSION = 1
 BEFORE, AFTER = "before", "after"
-"""What assessments around a training are called; each threat's own where there are several."""
+"""The two moments: alone, or before a threat's name, what assessments around a training are called."""
 
 
 def moment_names(moment: str, threats: Sequence[str]) -> tuple[str, ...]:

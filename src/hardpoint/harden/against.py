@@ -17,7 +17,7 @@ from hardpoint.threats.perturbation import Perturbation
 from hardpoint.threats.threat import Threat
 
 
-def usable(threat: Threat | Perturbation, model: TorchModel, recipe: Recipe | str) -> Threat:
+def trainable_threat(threat: Threat | Perturbation, model: TorchModel, recipe: Recipe | str) -> Threat:
     """The threat as the model allows it; raises ``ThreatError`` where nothing can be trained against it."""
     if not isinstance(recipe, str):
         check_recipe(recipe)
@@ -31,13 +31,13 @@ def usable(threat: Threat | Perturbation, model: TorchModel, recipe: Recipe | st
     return wanted
 
 
-def usable_threats(threat: Any, model: TorchModel, recipe: Recipe | str) -> tuple[Threat, ...]:
-    """One threat or a sequence of them, each as ``usable`` gives it; raises ``ConfigError`` for none and for two that
-    are the same."""
+def trainable_threats(threat: Any, model: TorchModel, recipe: Recipe | str) -> tuple[Threat, ...]:
+    """One threat or a sequence of them, each as ``trainable_threat`` gives it; raises ``ConfigError`` for none and for
+    two that are the same."""
     given = tuple(threat) if isinstance(threat, list | tuple) else (threat,)
     if not given:
         raise ConfigError("no threat is given", "give one, for example hp.Linf(8/255)")
-    wanted = tuple(usable(one, model, recipe) for one in given)
+    wanted = tuple(trainable_threat(one, model, recipe) for one in given)
     names = [one.name for one in wanted]
     for name in names:
         if names.count(name) > 1:
@@ -80,19 +80,21 @@ def _worst_of(recipe: Recipe, perturbations: tuple[Perturbation, ...]) -> Recipe
         return WorstOf(perturbations, recipe)
     if isinstance(recipe, WorstOf | Plain | Noise):
         return recipe
-    if isinstance(recipe, Mixed | Awp | Distilled | Denoiser):
+    if isinstance(recipe, Mixed | Awp | Distilled | Denoiser):  # penalties look at one threat themselves
         return recipe.around(_worst_of(recipe.inner, perturbations))
     raise ConfigError(
         f"{recipe.name} learns from one threat, and {len(perturbations)} are given",
-        'use "default", "pgd" (alone or inside "mixed", "awp" or "denoiser"), or give one threat',
+        'use "default", "pgd" (alone or inside "mixed", "awp", "denoiser" or a teacher), or give one threat',
     )
 
 
 def gates_for(gate: Any, threats: Sequence[Threat]) -> tuple[float | None, ...]:
     """The robust accuracy asked for under each threat: one number for all, or one (or None) for each.
 
-    >>> gates_for(0.4, [Threat]), gates_for([0.4, None], [Threat, Threat])
-    ((0.4,), (0.4, None))
+    >>> from hardpoint.threats import L2, Linf
+    >>> both = [Threat(Linf(0.1)), Threat(L2(1.0))]
+    >>> gates_for(0.4, both), gates_for([0.4, None], both)
+    ((0.4, 0.4), (0.4, None))
     """
     if not isinstance(gate, list | tuple):
         gate = (gate,) * len(threats)

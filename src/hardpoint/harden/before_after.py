@@ -59,13 +59,18 @@ class Assessor:
         pairs = zip(self.names(BEFORE), self.names(AFTER), strict=True)
         return [name for pair in pairs for name in pair]
 
+    def paired(self, before: Sequence[Result], after: Sequence[Result]) -> dict[str, BeforeAfter]:
+        """What was found before and after, by the name of the threat; nothing without inputs."""
+        names = [threat.name for threat in self.threats] if self.test is not None else []
+        return {name: BeforeAfter(*pair) for name, *pair in zip(names, before, after, strict=True)}
+
     def results(
         self, model: TorchModel, moment: str, gates: Sequence[float | None] | None = None
     ) -> tuple[Result, ...]:
         """One result per threat, judged by its gate; none without inputs."""
         if self.test is None:
             return ()
-        asked = gates or (None,) * len(self.threats)
+        gates = gates or (None,) * len(self.threats)
         return tuple(
             assess(
                 model,
@@ -79,5 +84,5 @@ class Assessor:
                 progress=self.display,
                 gate=gate,
             )
-            for threat, name, gate in zip(self.threats, self.names(moment), asked, strict=True)
+            for threat, name, gate in zip(self.threats, self.names(moment), gates, strict=True)
         )

@@ -33,8 +33,8 @@ from hardpoint.engine.shadow import fastest_plan
 from hardpoint.engine.twin import TwinPlan
 from hardpoint.evidence.store import RunFolder
 from hardpoint.evidence.training import AFTER, BEFORE, Epoch, TrainingRecord
-from hardpoint.harden.against import gates_for, recipe_against, usable_threats
-from hardpoint.harden.before_after import Assessor, BeforeAfter
+from hardpoint.harden.against import gates_for, recipe_against, trainable_threats
+from hardpoint.harden.before_after import Assessor
 from hardpoint.harden.cost import Cost, measured_seconds, within_budget
 from hardpoint.harden.devices import check_devices, trained
 from hardpoint.harden.folder import TrainingFolder
@@ -118,12 +118,12 @@ def harden(
     'worst of 2 threats (pgd-5)'
     """
     training, craft_mode = training or Training(), CraftMode.parse(craft_mode)
-    asked = recipe_named(recipe) if isinstance(recipe, str) and recipe != DEFAULT else recipe
-    keeps = None if isinstance(asked, str) else keeping(asked)
+    named = recipe_named(recipe) if isinstance(recipe, str) and recipe != DEFAULT else recipe
+    keeps = None if isinstance(named, str) else keeping(named)
     given = trainable(model, frozen=keeps is not None)
     data, held_out = as_dataset(x, y), optional_dataset(test)
-    wanted = usable_threats(threat, given, asked)
-    known, gates = recipe_against(asked, wanted), gates_for(gate, wanted)
+    wanted = trainable_threats(threat, given, named)
+    known, gates = recipe_against(named, wanted), gates_for(gate, wanted)
     if keeps is not None:
         keeps.check_network(given.module, data.shape)
     check_devices(devices, given, training, wanted, known)
@@ -133,11 +133,10 @@ def harden(
         if held_out is not None:
             refuse_overlap(data, held_out)
         folder = TrainingFolder(run) if run is not None else None
-        about = _about(given, data, wanted, asked, training, craft_mode, seed, devices)
+        about = _about(given, data, wanted, named, training, craft_mode, seed, devices)
         assessor = Assessor(held_out, wanted, mode, seed, run, display)
         if run is not None and folder is not None:
-            names = (*assessor.names(BEFORE), *assessor.names(AFTER))
-            folder.refuse_others(about, names, resume=resume)  # before anything in the folder is changed
+            folder.refuse_others(about, assessor.planned, resume=resume)  # before anything in it is changed
             heading = {**_header(about, wanted, training, mode), **(header or {})}
             heading["assessments"] = assessor.planned
             run.begin(heading, resume=resume)
@@ -182,8 +181,7 @@ def harden(
         after = assessor.results(own, AFTER, gates)
         if run is not None:
             run.update(status="finished")
-        pairs = map(BeforeAfter, before, after)
-        return replace(result, by_threat=dict(zip((t.name for t in wanted), pairs, strict=False)))
+        return replace(result, by_threat=assessor.paired(before, after))
 
 
 def _some(data: Dataset) -> Tensor:

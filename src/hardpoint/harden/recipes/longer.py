@@ -10,8 +10,8 @@ from hardpoint.harden.recipes.recipe import Recipe, Wraps
 
 
 def longer(recipe: Recipe) -> Recipe:
-    """``Atta`` and ``Pgd`` with twice the gradient steps; for recipes of single steps, six by ``Pgd``: where one step
-    has failed, slopes turn, and four stay a point behind ten.
+    """``Atta`` and ``Pgd`` with twice the gradient steps; in the place of any other search, such as a single step that
+    has failed, six steps by ``Pgd``: after four less was robust in the end.
 
     >>> from hardpoint.harden.recipes import Awp, NFgsm
     >>> longer(NFgsm()).name, longer(Atta()).name, longer(Awp(NFgsm())).name

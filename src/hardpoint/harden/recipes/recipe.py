@@ -197,8 +197,7 @@ def proving(recipe: Recipe) -> Proves | None:
 
 
 def check_data(recipe: Recipe | str, x: Tensor, classes: int) -> None:
-    """Raise ``ModelError`` where a part of ``recipe`` cannot learn from inputs such as ``x``; a name stands for none
-    that could not."""
+    """Raise ``ModelError`` where a part of ``recipe`` cannot learn from inputs such as ``x``; the default fits any."""
     for part in () if isinstance(recipe, str) else layers(recipe):
         if isinstance(part, ChecksData):
             part.check_data(x, classes)

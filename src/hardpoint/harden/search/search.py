@@ -26,7 +26,7 @@ from hardpoint.engine.clean import first_answer
 from hardpoint.engine.executors import Executor, executor_of
 from hardpoint.evidence.search import SearchRecord, Trial
 from hardpoint.evidence.store import RunFolder, begin_plan, write_atomically
-from hardpoint.harden.against import usable
+from hardpoint.harden.against import trainable_threat
 from hardpoint.harden.harden import optional_dataset, refuse_overlap, trainable
 from hardpoint.harden.names import DEFAULT, recipe_named
 from hardpoint.harden.recipes import Atta, Recipe
@@ -115,7 +115,7 @@ def search(
         optional_dataset(test),
         executor_of(workers),
     )
-    wanted = usable(threat, given, chosen)
+    wanted = trainable_threat(threat, given, chosen)
     few = data.rows(torch.arange(min(2, len(data))))[0]
     classes = first_answer(given.scores, few).shape[1]
     check_dataset(data, given.box, classes)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hardpoint.assess.assess import as_dataset
-from hardpoint.core.errors import AccessDenied, ModelError, ThreatError
+from hardpoint.core.errors import ModelError, ThreatError
 from hardpoint.core.rng import Rng
 from hardpoint.harden.tables.examples import Examples
 from hardpoint.harden.tables.fitting import fitted, probabilities
@@ -119,8 +119,9 @@ class GatedClassifier:
 
         Raises:
             ThreatError: when the attacker can change every feature.
-            ModelError: for settings that make no sense, labels that are not numbered from 0, and estimators with
-                settings for single columns, such as monotone constraints.
+            ModelError: for settings that make no sense, labels that are not numbered from 0, estimators with settings
+                for single columns, such as monotone constraints, and a ``rest`` that cannot stand in for the estimator
+                or is less accurate by more than ``most_lost``.
         """
         data = as_dataset(x, y)
         rows, labels = data.rows(torch.arange(len(data)))
@@ -128,16 +129,16 @@ class GatedClassifier:
         columns = list(self.fixed)
         more = Examples.none(rows) if examples is None else examples
         sure, (anchor_right, rest_right, own_right), said = self._cross_fitted(rows, labels, more, weight)
+        gained = float(rest_right.mean() - own_right.mean())
+        spare = self.most_lost + gained
+        if spare < 0:
+            raise ModelError(
+                f"rest is {-100 * gained:.1f} points less accurate than the estimator on rows that were held back",
+                "give one that is more accurate, or none",
+            )
         self.anchor_ = fitted(self.estimator, rows[:, columns], labels)
         self.rest_ = more.learned(self._rest, rows, labels, weight)
         self.classes_, self.n_features_in_ = self.rest_.classes, rows.shape[1]
-        spare = self.most_lost + float(rest_right.mean() - own_right.mean())
-        if spare < 0:
-            raise ModelError(
-                f"rest is {100 * (self.most_lost - spare):.1f} points less accurate than the estimator, on rows that "
-                "neither was fitted on",
-                "give one that is more accurate, or none",
-            )
         self.enough_ = thresholds(sure, said, anchor_right, rest_right, len(self.classes_), spare)
         return self
 
@@ -162,9 +163,8 @@ class GatedClassifier:
             raise ModelError(f"the fixed columns are {self.fixed}, of {d}", "give numbers of columns")
         if sorted(set(y.tolist())) != list(range(int(y.max()) + 1)):
             raise ModelError(f"the labels are {sorted(set(y.tolist()))}", "number the classes from 0")
-        few = torch.linspace(0, n - 1, min(n, _TRIED), dtype=torch.float64).long()
         if self.rest is not None:
-            _try_out(self.rest, x[few], y[few])
+            _try_out(self.rest, x, y)
         try:
             fitted(self.estimator, x[:, list(self.fixed)], y)
         except (IndexError, TypeError, ValueError) as error:
@@ -233,11 +233,11 @@ class GatedClassifier:
 
 
 def _try_out(rest: Any, x: Tensor, y: Tensor) -> None:
-    """Raise ``ModelError`` where ``rest`` cannot be fitted on rows ``x``, or gives no probabilities."""
+    """Raise ``ModelError`` where ``rest`` cannot be fitted on some of the rows ``x``, or gives no probabilities."""
+    few = torch.linspace(0, len(x) - 1, min(len(x), _TRIED), dtype=torch.float64).long()
     try:
-        model = fitted(rest, x, y)
-        probabilities(model, x[:1])
-    except (AttributeError, IndexError, TypeError, ValueError, AccessDenied) as error:
+        probabilities(fitted(rest, x[few], y[few]), x[:1])
+    except (AttributeError, IndexError, TypeError, ValueError, ModelError) as error:
         raise ModelError(
             f"rest cannot stand in for the estimator ({str(error).splitlines()[0]})",
             "give a classifier that takes these rows and tells probabilities; VotingClassifier does with "
