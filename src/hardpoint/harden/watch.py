@@ -38,7 +38,7 @@ class Shortfall:
 
     Attributes:
         memory: of the averages; the first looks all count alike.
-        growing: their memory while the attacker's budget still grows: what was seen at a smaller one says less.
+        memory_in_ramp: their memory while the attacker's budget still grows: what was seen at a smaller one says less.
         first: looks that are not believed.
         left: the share of the inputs right under the examples that must be right one step further.
         gap: the share of all inputs that such a step must break besides, so that a few are no reason.
@@ -48,7 +48,7 @@ class Shortfall:
     """
 
     memory: float
-    growing: float
+    memory_in_ramp: float
     first: int
     left: float
     gap: float
@@ -59,7 +59,7 @@ class Shortfall:
     def met(self, standing: float, further: float, *, grows: bool = False) -> bool:
         """Take in the shares of one look, the budget still growing or not; True where the examples fall short."""
         self.looks += 1
-        keep = min(self.growing if grows else self.memory, 1 - 1 / self.looks)
+        keep = min(self.memory_in_ramp if grows else self.memory, 1 - 1 / self.looks)
         self.standing = keep * self.standing + (1 - keep) * standing
         self.further = keep * self.further + (1 - keep) * further
         broken = self.standing - self.further
@@ -76,11 +76,11 @@ class Shortfall:
 
 
 def _at_once() -> Shortfall:
-    return Shortfall(memory=0.8, growing=0.8, first=8, left=0.65, gap=0.1)
+    return Shortfall(memory=0.8, memory_in_ramp=0.8, first=8, left=0.65, gap=0.1)
 
 
 def _always() -> Shortfall:
-    return Shortfall(memory=0.95, growing=0.8, first=10, left=0.85, gap=0.07)
+    return Shortfall(memory=0.95, memory_in_ramp=0.8, first=10, left=0.85, gap=0.07)
 
 
 @dataclass
